@@ -1,0 +1,4 @@
+#ifndef COMMON_IPC_H
+#define COMMON_IPC_H
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * net: datagrams of IKE, in and out.
+ *
+ * The real one reads and writes in batches (recvmmsg, sendmmsg; what is sent
+ * in one turn of the loop leaves at its end), on sockets for ports 500 and
+ * 4500 over IPv4 and IPv6 that the parent opened, and knows the local address
+ * of each packet (IP_PKTINFO). It strips and adds the non-ESP marker
+ * (RFC 3948 2.2); one-octet keepalives are dropped here. Addresses are
+ * authenticated by nothing: see natt.
+ */
+#ifndef COMMON_NET_H
+#define COMMON_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/addr.h"
+#include "common/buf.h"
+
+struct env;
+struct loop;
+struct net;
+
+struct packet {
+	struct endpoint local, remote;
+	bool natt; /* came with the marker, on the NAT-T port */
+	struct view octets; /* without the marker; valid during the call */
+};
+
+struct net_ops {
+	/* Sends octets, adding the marker when natt. Loss is silent. */
+	void (*send)(struct net *, const struct endpoint *local,
+	    const struct endpoint *remote, bool natt, struct view octets);
+	/* RFC 3948 2.3: one octet 0xff. */
+	void (*keepalive)(struct net *, const struct endpoint *local,
+	    const struct endpoint *remote);
+	/* The address that the system would send from; false if no route. */
+	bool (*source)(struct net *, const struct addr *remote,
+	    struct addr *local);
+	/* The ports we listen on (500 and 4500, or the tests' own). */
+	uint16_t (*port)(const struct net *, bool natt);
+	void (*free)(struct net *);
+};
+
+struct net {
+	const struct net_ops *ops;
+};
+
+static inline void
+net_send(struct net *net, const struct endpoint *local,
+    const struct endpoint *remote, bool natt, struct view octets)
+{
+	net->ops->send(net, local, remote, natt, octets);
+}
+
+static inline uint16_t
+net_port(const struct net *net, bool natt)
+{
+	return net->ops->port(net, natt);
+}
+
+/* The real one, over sockets that are open already (v4 and v6, either may be
+ * -1). receive is called once per datagram, from the loop; stray, if not
+ * NULL, gets what arrives on the NAT-T port without a marker (ESP, for the
+ * userland data plane). NULL when out of memory. */
+struct net_sockets {
+	int ike4, ike6, natt4, natt6;
+	uint16_t ike_port, natt_port;
+};
+struct net *net_new(struct env *env, struct loop *loop,
+    const struct net_sockets *sockets,
+    void (*receive)(struct env *env, const struct packet *packet),
+    void (*stray)(struct env *env, const struct packet *packet));
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef CONF_CONF_H
+#define CONF_CONF_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef CONF_LEX_H
+#define CONF_LEX_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef CONF_LOAD_H
+#define CONF_LOAD_H
+
+#endif

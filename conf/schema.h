@@ -1,0 +1,4 @@
+#ifndef CONF_SCHEMA_H
+#define CONF_SCHEMA_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef CONF_SECRETS_H
+#define CONF_SECRETS_H
+
+#endif

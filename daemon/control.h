@@ -1,0 +1,4 @@
+#ifndef DAEMON_CONTROL_H
+#define DAEMON_CONTROL_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef DAEMON_DISPATCH_H
+#define DAEMON_DISPATCH_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef DAEMON_ESPD_H
+#define DAEMON_ESPD_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef DAEMON_GATE_H
+#define DAEMON_GATE_H
+
+#endif

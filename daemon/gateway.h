@@ -1,0 +1,4 @@
+#ifndef DAEMON_GATEWAY_H
+#define DAEMON_GATEWAY_H
+
+#endif

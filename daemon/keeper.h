@@ -1,0 +1,4 @@
+#ifndef DAEMON_KEEPER_H
+#define DAEMON_KEEPER_H
+
+#endif

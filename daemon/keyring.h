@@ -1,0 +1,4 @@
+#ifndef DAEMON_KEYRING_H
+#define DAEMON_KEYRING_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef DAEMON_PROC_H
+#define DAEMON_PROC_H
+
+#endif

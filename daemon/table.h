@@ -1,0 +1,4 @@
+#ifndef DAEMON_TABLE_H
+#define DAEMON_TABLE_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef DAEMON_VAULT_LOCAL_H
+#define DAEMON_VAULT_LOCAL_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef DAEMON_VAULTD_H
+#define DAEMON_VAULTD_H
+
+#endif

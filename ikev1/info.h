@@ -1,0 +1,4 @@
+#ifndef IKEV1_INFO_H
+#define IKEV1_INFO_H
+
+#endif

@@ -1,0 +1,1 @@
+#include "ikev1/key.h"

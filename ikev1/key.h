@@ -1,0 +1,4 @@
+#ifndef IKEV1_KEY_H
+#define IKEV1_KEY_H
+
+#endif

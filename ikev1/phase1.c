@@ -1,0 +1,1 @@
+#include "ikev1/phase1.h"

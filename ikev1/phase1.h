@@ -1,0 +1,4 @@
+#ifndef IKEV1_PHASE1_H
+#define IKEV1_PHASE1_H
+
+#endif

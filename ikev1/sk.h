@@ -1,0 +1,4 @@
+#ifndef IKEV1_SK_H
+#define IKEV1_SK_H
+
+#endif

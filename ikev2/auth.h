@@ -1,0 +1,4 @@
+#ifndef IKEV2_AUTH_H
+#define IKEV2_AUTH_H
+
+#endif

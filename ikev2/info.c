@@ -1,0 +1,1 @@
+#include "ikev2/info.h"

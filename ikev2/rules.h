@@ -1,0 +1,4 @@
+#ifndef IKEV2_RULES_H
+#define IKEV2_RULES_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef IKEV2_SAPAY_H
+#define IKEV2_SAPAY_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef KERNEL_ESP_H
+#define KERNEL_ESP_H
+
+#endif

@@ -1,0 +1,99 @@
+/*
+ * kmsg: typed requests to the data plane, and its answers.
+ *
+ * A request names one SA or one policy and what to do with it; kserve checks
+ * it against the loaded policy before a back end sees it. Plain values without
+ * pointers: they cross process boundaries as they are, inside one program.
+ */
+#ifndef KERNEL_KMSG_H
+#define KERNEL_KMSG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/addr.h"
+#include "common/err.h"
+#include "common/ts.h"
+
+enum kmsg_op {
+	KMSG_NONE,
+	KMSG_SPI,        /* allocate an inbound SPI -> answer.spi */
+	KMSG_SPI_DROP,   /* give it back */
+	KMSG_SA_ADD,     /* install one direction */
+	KMSG_SA_REMOVE,
+	KMSG_SA_MOVE,    /* new outer endpoints */
+	KMSG_SA_QUERY,   /* -> answer.use */
+	KMSG_POLICY_ADD, /* one pair of selectors, one direction; a rekey may
+	                  * add what is there: it is replaced */
+	KMSG_POLICY_REMOVE,
+	KMSG_OPS
+};
+
+enum kmsg_direction { KMSG_IN = 1, KMSG_OUT = 2, KMSG_FWD = 3 };
+
+#define KMSG_KEY 96 /* octets: AES-256 + SHA-512's key, or key + salt */
+
+struct kmsg_sa {
+	uint32_t spi;       /* host order */
+	uint8_t direction;  /* KMSG_IN or KMSG_OUT */
+	uint8_t mode;       /* enum policy_mode */
+	bool encap, esn;
+	uint8_t encr, integ; /* enum alg_id; integ ALG_NONE with an AEAD */
+	uint32_t reqid, replay_window;
+	struct endpoint src, dst; /* outer; ports are used when encap */
+	struct endpoint old_src, old_dst; /* KMSG_SA_MOVE */
+	struct endpoint natoa_src, natoa_dst; /* transport mode behind NAT:
+	                                  * addresses before NAT; or family 0 */
+	uint64_t hard_ms;    /* lifetime; 0: none */
+	uint8_t encr_key_len, integ_key_len; /* octets */
+	uint8_t key[KMSG_KEY]; /* encr key + salt, then integ key */
+	struct ts_list ts_src, ts_dst; /* what the inner packets may be: for
+	                                * checks and the userland data plane */
+};
+
+struct kmsg_policy {
+	uint8_t direction; /* enum kmsg_direction */
+	uint8_t mode;      /* enum policy_mode */
+	bool trap;         /* no SA yet: its first packet is an acquire */
+	uint32_t reqid;
+	struct ts src, dst;
+	struct addr tunnel_src, tunnel_dst; /* outer */
+};
+
+struct kmsg {
+	uint8_t op;        /* enum kmsg_op */
+	uint64_t sequence; /* set by the transport */
+	union {
+		struct kmsg_sa sa; /* SPI: src, dst (dst is ours), reqid, mode */
+		struct kmsg_policy policy;
+	};
+};
+
+struct kmsg_use {
+	uint64_t octets, packets;
+	uint64_t idle_ms; /* since the last packet; UINT64_MAX: none so far */
+};
+
+struct kmsg_answer {
+	uint64_t sequence;
+	uint8_t op;
+	uint8_t err;    /* enum err */
+	char text[120]; /* for a person when err is not OK: what was refused */
+	uint32_t spi;
+	struct kmsg_use use;
+};
+
+/* What comes unasked. */
+enum kmsg_event_kind { KEVENT_ACQUIRE = 1, KEVENT_EXPIRE, KEVENT_MAPPING,
+	KEVENT_LOST };
+struct kmsg_event {
+	uint8_t kind;
+	bool hard;
+	uint32_t reqid, spi;
+	struct endpoint remote;
+	struct ts packet[2]; /* local, remote */
+};
+
+const char *kmsg_op_text(uint8_t op); /* static */
+
+#endif

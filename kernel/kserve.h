@@ -1,0 +1,4 @@
+#ifndef KERNEL_KSERVE_H
+#define KERNEL_KSERVE_H
+
+#endif

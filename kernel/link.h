@@ -1,0 +1,4 @@
+#ifndef KERNEL_LINK_H
+#define KERNEL_LINK_H
+
+#endif

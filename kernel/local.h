@@ -1,0 +1,4 @@
+#ifndef KERNEL_LOCAL_H
+#define KERNEL_LOCAL_H
+
+#endif

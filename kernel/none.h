@@ -1,0 +1,4 @@
+#ifndef KERNEL_NONE_H
+#define KERNEL_NONE_H
+
+#endif

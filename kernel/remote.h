@@ -1,0 +1,4 @@
+#ifndef KERNEL_REMOTE_H
+#define KERNEL_REMOTE_H
+
+#endif

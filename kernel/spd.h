@@ -1,0 +1,4 @@
+#ifndef KERNEL_SPD_H
+#define KERNEL_SPD_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef KERNEL_TUN_H
+#define KERNEL_TUN_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef KERNEL_USERLAND_H
+#define KERNEL_USERLAND_H
+
+#endif

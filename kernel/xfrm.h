@@ -1,0 +1,4 @@
+#ifndef KERNEL_XFRM_H
+#define KERNEL_XFRM_H
+
+#endif

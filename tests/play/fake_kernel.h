@@ -1,0 +1,4 @@
+#ifndef PLAY_FAKE_KERNEL_H
+#define PLAY_FAKE_KERNEL_H
+
+#endif

@@ -1,0 +1,4 @@
+#ifndef PLAY_FAKE_NET_H
+#define PLAY_FAKE_NET_H
+
+#endif

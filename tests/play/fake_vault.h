@@ -1,0 +1,4 @@
+#ifndef PLAY_FAKE_VAULT_H
+#define PLAY_FAKE_VAULT_H
+
+#endif

@@ -1,0 +1,1 @@
+#include "tests/play/fake_workers.h"

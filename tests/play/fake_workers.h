@@ -1,0 +1,4 @@
+#ifndef PLAY_FAKE_WORKERS_H
+#define PLAY_FAKE_WORKERS_H
+
+#endif

@@ -1,0 +1,1 @@
+#include "tests/play/play.h"

@@ -1,0 +1,4 @@
+#ifndef PLAY_PLAY_H
+#define PLAY_PLAY_H
+
+#endif
