@@ -38,5 +38,7 @@ bool loop_signal(struct loop *loop, int number, void (*fn)(int, void *),
 /* Calls fn once at the end of every turn of the loop, after all callbacks of
  * that turn: where batches are flushed. False: out of memory. */
 bool loop_flush(struct loop *loop, void (*fn)(void *arg), void *arg);
+/* Not any more; may be called from inside fn. Unknown pairs are ignored. */
+void loop_unflush(struct loop *loop, void (*fn)(void *arg), void *arg);
 
 #endif
