@@ -67,10 +67,13 @@ void buf_patch_u32(struct buf *buf, size_t offset, uint32_t value);
 /* What has been written so far. */
 struct view buf_done(const struct buf *buf);
 
-/* Writes text escaped for a log or JSON string: printable ASCII stays, other
- * octets become \xNN (log) or \u00NN (JSON). Always NUL-terminates. Returns
- * text. size is in octets and at least 1. */
+/* Writes text escaped for people: printable ASCII stays, the backslash and all
+ * other octets become \xNN. Cut at size, never within an escape. Always
+ * NUL-terminates. Returns text. size is in octets and at least 1. */
 char *buf_escape(char *text, size_t size, struct view octets);
+/* The same for the inside of a JSON string: quote, backslash and what is not
+ * printable ASCII become \u00NN. */
+char *buf_escape_json(char *text, size_t size, struct view octets);
 
 /* Hexadecimal, lower case, NUL-terminated, cut at size - 1. Returns text. */
 char *buf_hex(char *text, size_t size, struct view octets);

@@ -25,7 +25,7 @@ enum err {
 	ERR_EXISTS,      /* the thing named is there already */
 	ERR_REFUSED,     /* policy or kernel said no */
 	ERR_LIMIT,       /* a budget is used up */
-	ERR_STATE,       /* not in this state */
+	ERR_WRONG_STATE, /* not in this state */
 	ERR_IO,          /* the system refused an operation; errno says why */
 	ERR_TIMEOUT,     /* no answer in time */
 	ERR_CANCELLED,   /* given up before the end, by us */

@@ -89,7 +89,7 @@ struct fsm {
 	/* Payloads that may stand anywhere (Vendor ID, unknown status). */
 	kind_set anywhere;
 	/* No row fits, or its sets are broken; the message is dropped
-	 * afterwards. err is ERR_STATE (no row) or ERR_SYNTAX (sets). */
+	 * afterwards. err is ERR_WRONG_STATE (no row) or ERR_SYNTAX (sets). */
 	void (*refused)(struct ike_sa *sa, struct exchange *x,
 	    const struct msg *msg, enum err err, const char *text);
 	/* A step answered FAIL. May kill exchange or SA. */
