@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "common/timer.h"
 
+struct child_sa;
 struct engine;
 struct kernel;
 struct limit;
@@ -46,6 +47,10 @@ struct env {
 	 * NULL. Must not free SAs. */
 	void (*event)(struct env *env, const struct event *event);
 	void *event_arg;
+	/* Takes a child out of the data plane (kernel/install's, set by whoever
+	 * assembles the gateway: common/ lies below kernel/). May be NULL. */
+	void (*child_gone)(
+	    struct env *env, struct child_sa *child, uint64_t linger_ms);
 	struct log *log;
 
 	uint64_t serial; /* the last serial number given out */

@@ -58,7 +58,8 @@ struct ike_sa {
 	bool nat_local;   /* we are behind NAT: keepalives */
 	bool nat_remote;  /* the peer is */
 	bool encap;       /* ESP in UDP: either of both, or forceencaps */
-	bool half_open_counted; /* in limit */
+	bool half_open_counted; /* in limit, under: */
+	struct addr half_open_addr;
 
 	struct conn *conn; /* owned reference; NULL until chosen */
 	struct ident *id_local, *id_remote; /* owned; remote NULL until proven */
@@ -136,6 +137,10 @@ void sadb_free(struct sadb *sadb);
 enum err sa_init(struct env *env, struct ike_sa *sa,
     const struct engine *engine, bool initiator, uint64_t peer_spi,
     const struct endpoint *local, const struct endpoint *remote, bool natt);
+
+/* Enters a responder's half-open SA into limit's budget, until it is
+ * established or ends. ERR_LIMIT: kill it. */
+enum err sa_count_half_open(struct ike_sa *sa);
 
 /* sa_init took our SPI for a rekey: set the peer's SPI (initiator: on the
  * answer). */
