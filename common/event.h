@@ -40,6 +40,7 @@ const char *event_text(enum event_kind kind); /* "ike-up", ... */
 #define COUNTERS(X)                                                           \
 	X(PACKETS_IN, "packets received")                                     \
 	X(PACKETS_OUT, "packets sent")                                        \
+	X(PACKETS_UNSENT, "packets the system refused to send")               \
 	X(PACKETS_MALFORMED, "packets malformed")                             \
 	X(PACKETS_STRANGE, "packets without an SA")                           \
 	X(PACKETS_FORGED, "packets that failed authentication")               \

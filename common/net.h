@@ -17,6 +17,7 @@
 
 #include "common/addr.h"
 #include "common/buf.h"
+#include "common/err.h"
 
 struct env;
 struct loop;
@@ -60,17 +61,48 @@ net_port(const struct net *net, bool natt)
 	return net->ops->port(net, natt);
 }
 
-/* The real one, over sockets that are open already (v4 and v6, either may be
- * -1). receive is called once per datagram, from the loop; stray, if not
- * NULL, gets what arrives on the NAT-T port without a marker (ESP, for the
- * userland data plane). NULL when out of memory. */
+/* Sockets that are open already; -1: there is none. Each is not blocking. */
 struct net_sockets {
 	int ike4, ike6, natt4, natt6;
+	int probe4, probe6; /* UDP, bound to nothing: for source() */
 	uint16_t ike_port, natt_port;
 };
+
+/* How the parent opens them. */
+struct net_listen {
+	struct addr addr4, addr6; /* to bind to; family 0: every address */
+	bool no4, no6;            /* leave a family out */
+	uint16_t ike_port, natt_port; /* 0: any free one */
+	bool encap;  /* the kernel does ESP: what comes without the marker on the
+	              * NAT-T port is its (UDP_ENCAP_ESPINUDP) */
+	bool bypass; /* IPsec policies do not apply to IKE itself
+	              * (IP_XFRM_POLICY); needs CAP_NET_ADMIN */
+	bool share;  /* the NAT-T port is shared with the userland data plane
+	              * (SO_REUSEPORT) */
+};
+
+/* Opens what listen asks for and sets *sockets, with the ports that were
+ * bound. A system without IPv6 gets none. ERR_IO with errno, and *what
+ * (static) names the step that failed; nothing is left open then. */
+enum err net_sockets_open(struct net_sockets *sockets,
+    const struct net_listen *listen, const char **what);
+void net_sockets_close(struct net_sockets *sockets);
+
+/* The real one, over sockets, which net owns from then on (also on failure).
+ * receive is called once per datagram, from the loop; stray, if not NULL, gets
+ * what arrives on the NAT-T port without a marker (ESP, for the userland data
+ * plane). What the system refuses to send is lost and counted. Addresses of
+ * link scope do not work: an endpoint has no scope. NULL when out of memory. */
 struct net *net_new(struct env *env, struct loop *loop,
     const struct net_sockets *sockets,
     void (*receive)(struct env *env, const struct packet *packet),
     void (*stray)(struct env *env, const struct packet *packet));
+
+static inline void
+net_free(struct net *net)
+{
+	if (net)
+		net->ops->free(net);
+}
 
 #endif
