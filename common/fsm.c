@@ -107,7 +107,7 @@ fsm_match(const struct fsm *fsm, const struct ike_sa *sa,
 		return rule;
 	}
 	if (nearest == NULL) {
-		*err = ERR_STATE;
+		*err = ERR_WRONG_STATE;
 		snprintf(text, size, "not expected now");
 		return NULL;
 	}

@@ -86,7 +86,7 @@ void ipc_free(struct ipc *ipc);
 void ipc_state(struct ipc *ipc, unsigned state);
 
 /* Queues a copy. ERR_LIMIT: the queue is full (the peer is too slow);
- * ERR_STATE: the link is closed; ERR_BUG: no row permits sending this;
+ * ERR_WRONG_STATE: the link is closed; ERR_BUG: no row permits sending this;
  * ERR_NOMEM. */
 enum err ipc_send(struct ipc *ipc, uint16_t type, uint64_t serial,
     const void *body, size_t len);
