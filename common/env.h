@@ -18,7 +18,9 @@
 #include "common/timer.h"
 
 struct child_sa;
+struct control;
 struct engine;
+struct keeper;
 struct kernel;
 struct limit;
 struct net;
@@ -52,6 +54,8 @@ struct env {
 	void (*child_gone)(
 	    struct env *env, struct child_sa *child, uint64_t linger_ms);
 	struct log *log;
+	struct keeper *keeper;   /* the daemon's own, as the next; or NULL */
+	struct control *control;
 
 	uint64_t serial; /* the last serial number given out */
 	uint64_t wall_s; /* wall clock minus timers->now_ms / 1000, or 0 */

@@ -1,4 +1,0 @@
-#ifndef DAEMON_DISPATCH_H
-#define DAEMON_DISPATCH_H
-
-#endif
