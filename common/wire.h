@@ -103,6 +103,7 @@ struct msg {
 	kind_set seen, repeated; /* kinds that stand once or more, twice or more */
 	uint8_t *octets;  /* owned copy, NULL if borrowed */
 	uint8_t *opened;  /* owned plaintext, NULL if none */
+	size_t opened_len; /* its octets: what msg_free() wipes */
 	struct payload payload[WIRE_PAYLOADS];
 };
 
@@ -117,7 +118,7 @@ enum err msg_new(struct msg **msg, struct view datagram);
 void msg_free(struct msg *msg); /* wipes what was opened; accepts NULL */
 
 /* Reads the chain that begins with type next in octets into msg->payload (what
- * was there before goes). major says which version's types apply. After the
+ * was there before goes; after an error the message has no payloads). major says which version's types apply. After the
  * last payload, padded allows trailing octets (IKEv1 inside encryption). A
  * chain stops at SK or SKF (RFC 7296 3.14, RFC 7383 2.5: last payload).
  * Errors: ERR_SHORT, ERR_SYNTAX (RESERVED != 0 in IKEv1: RFC 2408 5.3),
@@ -138,10 +139,14 @@ char *msg_text(const struct msg *msg, char *text, size_t size);
  * previous "next payload" octet. Overflow shows in buf->full. */
 struct wire_out {
 	struct buf *buf;
-	size_t next_at;  /* offset of the octet that names the next payload */
+	size_t start_at; /* offset of the header, or of the chain */
+	size_t next_at;  /* offset of the octet that names the next payload;
+	                  * SIZE_MAX: there is none, first names it */
 	size_t begin_at; /* offset of the payload being written */
+	uint8_t first;   /* of a chain without header */
 };
-/* Writes the header (its next and length are patched later). */
+/* Writes the header (its next and length are patched later). What buf holds
+ * already stays before it. */
 void wire_start(struct wire_out *out, struct buf *buf,
     const struct wire_header *header);
 /* A chain without header, as inside SK: *first receives the first type at the
@@ -149,6 +154,7 @@ void wire_start(struct wire_out *out, struct buf *buf,
 void wire_start_chain(struct wire_out *out, struct buf *buf);
 uint8_t wire_chain_first(const struct wire_out *out);
 void wire_begin(struct wire_out *out, uint8_t type, bool critical);
+/* A body of more than 65531 octets makes buf full. */
 void wire_end(struct wire_out *out); /* patches the payload's length */
 void wire_payload(struct wire_out *out, uint8_t type, struct view body);
 /* IKEv2 notify (RFC 7296 3.10); spi may be empty. */
