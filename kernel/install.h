@@ -65,4 +65,8 @@ enum err install_trap(struct env *env, struct conn *conn,
     const struct addr *local, const struct addr *remote);
 void install_untrap(struct env *env, struct conn *conn);
 
+/* Frees what this module keeps for env (env->kernel->install). Nothing that it
+ * asked the kernel for may be under way. */
+void install_free(struct env *env);
+
 #endif
