@@ -16,7 +16,6 @@
 #include "common/addr.h"
 #include "common/err.h"
 #include "common/ident.h"
-#include "common/map.h"
 #include "common/proposal.h"
 #include "common/ts.h"
 
@@ -76,14 +75,12 @@ struct conn {
 	                 * a policy that no gateway has taken over yet */
 	char weak[128]; /* weak algorithms opted in, "" if none */
 	size_t order;   /* position in the file: breaks ties */
-	struct map_node by_name;
 };
 
 struct policy {
 	unsigned refs;
 	size_t count;
 	struct conn **conns; /* in file order */
-	struct map by_name;
 	struct policy_index *index; /* policy.c's own */
 	bool uniqueids;
 };
@@ -97,7 +94,9 @@ bool conn_equal(const struct conn *a, const struct conn *b);
 bool conn_same_peer(const struct conn *a, const struct conn *b);
 bool conn_allows(const struct conn *conn, unsigned version);
 
-/* Takes the references in conns (count of them). NULL when out of memory. */
+/* Takes the references in conns (count of them; the array itself is copied),
+ * whose names differ from each other. Sets their order. NULL when out of
+ * memory: the references are then the caller's still. */
 struct policy *policy_new(struct conn **conns, size_t count);
 struct policy *policy_ref(const struct policy *policy);
 void policy_unref(struct policy *policy);
@@ -105,7 +104,8 @@ struct conn *policy_conn(const struct policy *policy, const char *name);
 
 /* Connections that fit the addresses and version, the best fit first: exact
  * remote address, then name, range, any; among equals, exact local address,
- * then file order. Borrowed pointers, at most max; returns their number. */
+ * then file order. auto=ignore never fits. Borrowed pointers, at most max;
+ * returns their number. */
 size_t policy_candidates(const struct policy *policy, const struct addr *local,
     const struct addr *remote, unsigned version, struct conn **found,
     size_t max);
@@ -117,10 +117,26 @@ size_t policy_identify(struct conn **found, size_t count,
     const struct ident *local, const struct addr *local_addr,
     const struct ident *remote, const struct addr *remote_addr);
 
+/* policy_candidates() and policy_identify() in one, through the index of
+ * remote identities: complete where thousands of connections wait at %any and
+ * differ in the peer's identity only. remote is not NULL; local may be. */
+size_t policy_by_identity(const struct policy *policy,
+    const struct addr *local_addr, const struct addr *remote_addr,
+    unsigned version, const struct ident *local, const struct ident *remote,
+    struct conn **found, size_t max);
+
+/* Numbers of kernel state that is ours: conn->reqid. */
+#define REQID_FIRST 0x4f000001u
+#define REQID_LAST  0x4fffffffu
+
 /* The connection of this name's difference between two policies. */
 enum policy_change { CHANGE_SAME, CHANGE_CHANGED, CHANGE_GONE, CHANGE_NEW };
-/* Calls visit once per name. old or new may be NULL. In next, connections that
- * did not change are replaced by old's objects (so that pointers compare). */
+/* Calls visit (may be NULL) once per name: what is gone first, then next in its
+ * order. old or next may be NULL. In next, connections that did not change are
+ * replaced by old's objects (so that pointers compare). Gives reqids: a name
+ * that lives on keeps its number, a new one gets the next number after the last
+ * ever given along this chain of policies, from REQID_FIRST on. The same chain
+ * of files gives the same numbers in every process. */
 void policy_diff(struct policy *old, struct policy *next,
     void (*visit)(enum policy_change change, struct conn *old_conn,
 	struct conn *new_conn, void *arg),
