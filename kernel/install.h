@@ -12,14 +12,15 @@
 #define KERNEL_INSTALL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/env.h"
 #include "common/sa.h"
 #include "common/ticket.h"
 
-typedef void install_done(struct env *env, struct ticket ticket, enum err err,
-    const char *text);
+typedef void install_done(
+    struct env *env, struct ticket ticket, enum err err, const char *text);
 
 /* Allocates child's inbound SPI; enters it by child_set_spi_in() before done
  * is called. ERR_*: done will not be called. */
@@ -42,8 +43,8 @@ enum err install_both(struct env *env, struct child_sa *child,
 
 /* Takes back whatever was asked for. Never fails, no answer. linger_ms > 0
  * keeps the inbound SA so long (a replaced child's last packets). */
-void install_remove(struct env *env, struct child_sa *child,
-    uint64_t linger_ms);
+void
+install_remove(struct env *env, struct child_sa *child, uint64_t linger_ms);
 
 /* The outer endpoints have changed (NAT): child->local and remote hold the new
  * ones. Never fails towards the caller; a refusal is logged. */
@@ -65,8 +66,15 @@ enum err install_trap(struct env *env, struct conn *conn,
     const struct addr *local, const struct addr *remote);
 void install_untrap(struct env *env, struct conn *conn);
 
-/* Frees what this module keeps for env (env->kernel->install). Nothing that it
- * asked the kernel for may be under way. */
+/* Frees what this module keeps for env (env->kernel->install): counts, traps,
+ * inbound SAs that linger (their removal is not asked for any more). No answer
+ * may come after it. kernel_free() calls it. */
 void install_free(struct env *env);
+/* The data plane has lost everything: nothing is counted any more, and traps
+ * must be set anew. kernel_event() calls it. */
+void install_lost(struct env *env);
+
+/* For tests and status: pairs of selectors that are counted. */
+size_t install_pairs(const struct env *env);
 
 #endif

@@ -3,7 +3,9 @@
  *
  * A request names one SA or one policy and what to do with it; kserve checks
  * it against the loaded policy before a back end sees it. Plain values without
- * pointers: they cross process boundaries as they are, inside one program.
+ * pointers. Between processes they travel packed: what a request does not use
+ * is left out, and what is read back is checked octet by octet, because the
+ * asker may have fallen to an attacker.
  */
 #ifndef KERNEL_KMSG_H
 #define KERNEL_KMSG_H
@@ -12,14 +14,15 @@
 #include <stdint.h>
 
 #include "common/addr.h"
+#include "common/buf.h"
 #include "common/err.h"
 #include "common/ts.h"
 
 enum kmsg_op {
 	KMSG_NONE,
-	KMSG_SPI,        /* allocate an inbound SPI -> answer.spi */
-	KMSG_SPI_DROP,   /* give it back */
-	KMSG_SA_ADD,     /* install one direction */
+	KMSG_SPI,      /* allocate an inbound SPI -> answer.spi */
+	KMSG_SPI_DROP, /* give it back */
+	KMSG_SA_ADD,   /* install one direction */
 	KMSG_SA_REMOVE,
 	KMSG_SA_MOVE,    /* new outer endpoints */
 	KMSG_SA_QUERY,   /* -> answer.use */
@@ -34,19 +37,21 @@ enum kmsg_direction { KMSG_IN = 1, KMSG_OUT = 2, KMSG_FWD = 3 };
 #define KMSG_KEY 96 /* octets: AES-256 + SHA-512's key, or key + salt */
 
 struct kmsg_sa {
-	uint32_t spi;       /* host order */
-	uint8_t direction;  /* KMSG_IN or KMSG_OUT */
-	uint8_t mode;       /* enum policy_mode */
+	uint32_t spi;      /* host order */
+	uint32_t spi_in;   /* of KMSG_OUT: its inbound partner's SPI */
+	uint8_t direction; /* KMSG_IN or KMSG_OUT */
+	uint8_t mode;      /* enum policy_mode */
 	bool encap, esn;
 	uint8_t encr, integ; /* enum alg_id; integ ALG_NONE with an AEAD */
 	uint32_t reqid, replay_window;
-	struct endpoint src, dst; /* outer; ports are used when encap */
-	struct endpoint old_src, old_dst; /* KMSG_SA_MOVE */
+	struct endpoint src, dst;         /* outer; ports are used when encap */
+	struct endpoint old_src, old_dst; /* KMSG_SA_MOVE; set by kserve, which
+	                                   * knows the addresses (no ports) */
 	struct endpoint natoa_src, natoa_dst; /* transport mode behind NAT:
 	                                  * addresses before NAT; or family 0 */
-	uint64_t hard_ms;    /* lifetime; 0: none */
-	uint8_t encr_key_len, integ_key_len; /* octets */
-	uint8_t key[KMSG_KEY]; /* encr key + salt, then integ key */
+	uint64_t hard_ms;                     /* lifetime; 0: none */
+	uint8_t encr_key_len, integ_key_len;  /* octets */
+	uint8_t key[KMSG_KEY];         /* encr key + salt, then integ key */
 	struct ts_list ts_src, ts_dst; /* what the inner packets may be: for
 	                                * checks and the userland data plane */
 };
@@ -55,6 +60,7 @@ struct kmsg_policy {
 	uint8_t direction; /* enum kmsg_direction */
 	uint8_t mode;      /* enum policy_mode */
 	bool trap;         /* no SA yet: its first packet is an acquire */
+	bool replace;      /* set by kserve: one of ours is there already */
 	uint32_t reqid;
 	struct ts src, dst;
 	struct addr tunnel_src, tunnel_dst; /* outer */
@@ -62,9 +68,10 @@ struct kmsg_policy {
 
 struct kmsg {
 	uint8_t op;        /* enum kmsg_op */
-	uint64_t sequence; /* set by the transport */
+	uint64_t sequence; /* set by the transport; 0: no answer is wanted */
 	union {
-		struct kmsg_sa sa; /* SPI: src, dst (dst is ours), reqid, mode */
+		struct kmsg_sa
+		    sa; /* SPI: src, dst (dst is ours), reqid, mode */
 		struct kmsg_policy policy;
 	};
 };
@@ -83,9 +90,14 @@ struct kmsg_answer {
 	struct kmsg_use use;
 };
 
-/* What comes unasked. */
-enum kmsg_event_kind { KEVENT_ACQUIRE = 1, KEVENT_EXPIRE, KEVENT_MAPPING,
-	KEVENT_LOST };
+/* What comes unasked. A back end names the SA of EXPIRE by spi and its
+ * destination (remote.addr); kserve turns that into the inbound SPI. */
+enum kmsg_event_kind {
+	KEVENT_ACQUIRE = 1,
+	KEVENT_EXPIRE,
+	KEVENT_MAPPING,
+	KEVENT_LOST
+};
 struct kmsg_event {
 	uint8_t kind;
 	bool hard;
@@ -94,6 +106,37 @@ struct kmsg_event {
 	struct ts packet[2]; /* local, remote */
 };
 
+/* Frames between gate and parent (ipc; range IPC_KERNEL). The sequence is the
+ * frame's serial. */
+enum kmsg_frame { KFRAME_REQUEST = 200, KFRAME_ANSWER, KFRAME_EVENT };
+
+#define KMSG_OCTETS        2048 /* a packed request, at most */
+#define KMSG_ANSWER_OCTETS 256  /* a packed answer, at most */
+#define KMSG_EVENT_OCTETS  128  /* a packed event, at most */
+
+/* Appends the packed form, which holds keys for KMSG_SA_ADD: wipe it. */
+void kmsg_put(struct buf *buf, const struct kmsg *request);
+/* ERR_SHORT, ERR_LONG (octets left over), ERR_SYNTAX. On OK everything is
+ * within the bounds that the types have: enumerations, counts, families,
+ * selectors. request is zeroed first and must be wiped by the caller. */
+enum err kmsg_get(struct view octets, struct kmsg *request);
+
+void kmsg_answer_put(struct buf *buf, const struct kmsg_answer *answer);
+enum err kmsg_answer_get(struct view octets, struct kmsg_answer *answer);
+void kmsg_event_put(struct buf *buf, const struct kmsg_event *event);
+enum err kmsg_event_get(struct view octets, struct kmsg_event *event);
+
+/* One pair of selectors as a short key (13 or 37 octets a side) for maps. */
+#define KMSG_PAIR_OCTETS 76
+void
+kmsg_put_pair(struct buf *buf, const struct ts *local, const struct ts *remote);
+enum err
+kmsg_get_pair(struct view *octets, struct ts *local, struct ts *remote);
+void kmsg_put_addr(struct buf *buf, const struct addr *addr);
+enum err kmsg_get_addr(struct view *octets, struct addr *addr);
+
 const char *kmsg_op_text(uint8_t op); /* static */
+/* "inbound", "outbound", "forward"; static. */
+const char *kmsg_direction_text(uint8_t direction);
 
 #endif
