@@ -1,0 +1,251 @@
+# cases.sh: the cases of run. Sourced by bash; each runs in a subshell with -e,
+# its own hosts and $NET_DIR. Ours is host "ours", the peer host "peer".
+
+L=192.0.2.1 R=192.0.2.2
+
+two_hosts() {
+	net_host ours peer
+	net_link ours $L/24 peer $R/24 wire wire
+	net_inner ours 10.1.0.1/24
+	net_inner peer 10.2.0.1/24
+	ip -n "$NET_ID-ours" route add 10.2.0.0/24 via $R src 10.1.0.1
+	ip -n "$NET_ID-peer" route add 10.1.0.0/24 via $L src 10.2.0.1
+}
+
+# ours_conf VERSION IKE ESP [more lines]
+ours_start() {
+	orthrus_start ours "
+conn net
+	authby=psk
+	keyexchange=ikev$1
+	left=${OURS:-$L}
+	right=$R
+	leftid=ours.example
+	rightid=peer.example
+	leftsubnet=10.1.0.0/24
+	rightsubnet=10.2.0.0/24
+	ike=$2
+	esp=$3
+	auto=add
+${4:-}
+" "@ours.example @peer.example : PSK \"$NET_PSK\""
+}
+
+# peer_start VERSION IKE ESP [more connection lines] [more child lines]
+peer_start() {
+	strongswan_start peer "
+connections {
+  net {
+    version = $1
+    local_addrs = $R
+    remote_addrs = ${OURS_SEEN:-$L}
+    proposals = $2
+    ${4:-}
+    local {
+      auth = psk
+      id = peer.example
+    }
+    remote {
+      auth = psk
+      id = ours.example
+    }
+    children {
+      net {
+        local_ts = 10.2.0.0/24
+        remote_ts = 10.1.0.0/24
+        esp_proposals = $3
+        mode = tunnel
+        ${5:-}
+      }
+    }
+  }
+}
+secrets {
+  ike-1 {
+    id-1 = ours.example
+    id-2 = peer.example
+    secret = \"$NET_PSK\"
+  }
+}"
+}
+
+# Numbers of things established on either side.
+ours_children() {
+	orthrus ours list sas --json | grep -c '"state": *"up"' || true
+}
+peer_children() {
+	swan peer --list-sas | grep -c 'INSTALLED' || true
+}
+ours_has() { [ "$(ours_children)" = "$1" ]; }
+peer_has() { [ "$(peer_children)" = "$1" ]; }
+both_have() { ours_has "$1" && peer_has "$1"; }
+ours_spis() { orthrus ours list sas --json | grep -o '"spi_in": *"[^"]*"'; }
+spis_differ() { [ "$(ours_spis)" != "$1" ]; }
+
+pings() {
+	net_until 6 net_ping ours 10.1.0.1 10.2.0.1 1
+	net_ping ours 10.1.0.1 10.2.0.1
+	net_ping peer 10.2.0.1 10.1.0.1
+}
+
+# Nothing but ESP, IKE and ARP on the wire while a ping crosses.
+wire_is_clean() {
+	ns ours timeout 4 tcpdump -l -n -i wire >"$NET_DIR/wire" 2>/dev/null &
+	sleep 1
+	net_ping ours 10.1.0.1 10.2.0.1
+	wait $!  || true
+	grep -qE 'ESP\(|UDP-encap' "$NET_DIR/wire"
+	! grep -E '10\.[12]\.0\.1' "$NET_DIR/wire"
+}
+
+up() { # VERSION ROLE IKE ESP [ours more] [peer more] [peer child more]
+	two_hosts
+	peer_start "$1" "$3" "$4" "${6:-}" "${7:-}"
+	ours_start "$1" "$3" "$4" "${5:-}"
+	if [ "$2" = initiator ]; then
+		orthrus ours up net
+	else
+		swan peer --initiate --child net
+	fi
+	net_until 5 both_have 1
+	pings
+}
+
+rekey_child_by_peer() {
+	local before
+	before=$(ours_spis)
+	swan peer --rekey --child net
+	net_until 8 spis_differ "$before"
+	net_until 8 ours_has 1
+	pings
+}
+
+peer_rekeys_ike() { # VERSION
+	swan peer --rekey --ike net
+	sleep 2
+	net_until 8 both_have 1
+	pings
+}
+
+full() { # VERSION ROLE IKE ESP [ours more]
+	up "$@"
+	wire_is_clean
+	rekey_child_by_peer
+	peer_rekeys_ike "$1"
+	if [ "$2" = initiator ]; then
+		orthrus ours down net
+	else
+		swan peer --terminate --ike net
+	fi
+	net_until 8 both_have 0
+	# And once more, the other way round.
+	if [ "$2" = initiator ]; then
+		swan peer --initiate --child net
+	else
+		orthrus ours up net
+	fi
+	net_until 5 both_have 1
+	pings
+}
+
+case_v2_initiator() { full 2 initiator aes256-sha256-x25519 aes256-sha256; }
+case_v2_responder() { full 2 responder aes256-sha256-x25519 aes256-sha256; }
+case_v1_initiator() { full 1 initiator aes256-sha256-modp2048 aes256-sha256; }
+case_v1_responder() { full 1 responder aes256-sha256-modp2048 aes256-sha256; }
+case_v2_gcm_pfs() {
+	full 2 initiator aes128gcm16-prfsha256-ecp256 aes128gcm16-ecp256
+}
+case_v2_chacha() {
+	full 2 responder chacha20poly1305-prfsha512-ecp384 \
+	    chacha20poly1305-x25519
+}
+case_v1_pfs_ecp() { full 1 initiator aes128-sha512-ecp256 aes128-sha512-ecp256; }
+case_v1_legacy() { full 1 responder 3des-sha1-modp1024 3des-sha1; }
+
+# Our own rekeying: short lifetimes.
+our_rekeys() { # VERSION ROLE
+	local before
+	up "$1" "$2" aes128-sha256-ecp256 aes128-sha256 "	ikelifetime=50s
+	lifetime=30s
+	margintime=12s
+	rekeyfuzz=0%"
+	before=$(ours_spis)
+	net_until 26 spis_differ "$before"
+	net_until 8 both_have 1
+	pings
+	before=$(ours_spis)
+	sleep 22
+	net_until 10 both_have 1
+	pings
+}
+case_v2_our_rekey() { our_rekeys 2 initiator; }
+case_v1_our_rekey() { our_rekeys 1 initiator; }
+
+# A dead peer is found and cleared; a living one's questions are answered.
+dead_peer() { # VERSION
+	up "$1" initiator aes128-sha256-x25519 aes128-sha256 "	dpdaction=clear
+	dpddelay=2s
+	dpdtimeout=8s" "dpd_delay = 2s
+    dpd_timeout = 8s"
+	sleep 7
+	both_have 1
+	pings
+	kill -9 "$(cat "$NET_DIR/peer/charon.pid" 2>/dev/null ||
+	    ip netns pids "$NET_ID-peer" | head -n 1)"
+	net_until "$2" ours_has 0
+}
+case_v2_dead_peer() { dead_peer 2 280; }
+case_v1_dead_peer() { dead_peer 1 40; }
+
+# We are behind NAT; the peer sees 192.0.2.254.
+behind_nat() { # VERSION
+	net_host ours nat peer
+	net_link ours 172.16.0.2/24 nat 172.16.0.1/24 wire inside
+	net_link nat 192.0.2.254/24 peer $R/24 outside wire
+	net_inner ours 10.1.0.1/24
+	net_inner peer 10.2.0.1/24
+	ip -n "$NET_ID-ours" route add default via 172.16.0.1
+	ip -n "$NET_ID-ours" route add 10.2.0.0/24 via 172.16.0.1 src 10.1.0.1
+	ip -n "$NET_ID-peer" route add 10.1.0.0/24 via 192.0.2.254 src 10.2.0.1
+	ns nat nft -f - <<-X
+		table ip nat {
+			chain post {
+				type nat hook postrouting priority 100
+				oifname outside masquerade random
+			}
+		}
+	X
+	OURS=172.16.0.2 OURS_SEEN=%any
+	peer_start "$1" aes128-sha256-x25519 aes128-sha256
+	ours_start "$1" aes128-sha256-x25519 aes128-sha256
+	orthrus ours up net
+	net_until 5 both_have 1
+	pings
+	rekey_child_by_peer
+	peer_rekeys_ike "$1"
+	orthrus ours down net
+	net_until 8 both_have 0
+}
+case_v2_behind_nat() { behind_nat 2; }
+case_v1_behind_nat() { behind_nat 1; }
+
+# A wrong PSK is refused, and said so, on either side.
+wrong_psk() { # VERSION
+	two_hosts
+	peer_start "$1" aes128-sha256-x25519 aes128-sha256
+	NET_PSK=another-psk-0123456789-abcdefgh
+	ours_start "$1" aes128-sha256-x25519 aes128-sha256
+	! timeout 60 "$ORTHRUS" --control "$NET_DIR/ours/orthrus.ctl" up net
+	ours_has 0
+}
+case_v2_wrong_psk() { wrong_psk 2; }
+
+# What does not fit is explained.
+case_v2_explained() {
+	two_hosts
+	peer_start 2 aes256-sha512-modp3072 aes128-sha256
+	ours_start 2 aes128-sha256-x25519 aes128-sha256
+	! swan peer --initiate --child net --timeout 10
+	grep -q 'modp3072' "$NET_DIR/ours/orthrus.log"
+	grep -q 'curve25519' "$NET_DIR/ours/orthrus.log"
+}
