@@ -24,11 +24,13 @@
 #include "common/ticket.h"
 
 struct env;
+struct loop;
 struct vault;
 
 #define VAULT_OCTETS     16384 /* a message to be authenticated, at most */
 #define VAULT_NONCE      32    /* octets of an IKEv1 nonce that it draws */
 #define VAULT_CANDIDATES 8     /* PSKs tried for one unknown peer */
+#define VAULT_UNDER_WAY  8192  /* requests not answered yet, at most */
 
 /* RFC 7296 2.15: both steps. octets is RealMessage | Nonce | prf(SK_p, ID').
  * The PSK is the one that fits both identities best (an exact match of both
@@ -138,5 +140,22 @@ vault_permits(struct vault *vault, const struct vault_permits *ask,
 {
 	return vault->ops->permits(vault, ask, ticket, done);
 }
+
+static inline void
+vault_free(struct vault *vault)
+{
+	if (vault)
+		vault->ops->free(vault);
+}
+
+/* The vault in a process of its own. fd is an end of ipc_pair() that becomes
+ * the vault's; -1: none yet, requests wait. When the link ends, lost (may be
+ * NULL) is told why, from the loop; requests wait for vault_remote_relink(),
+ * which sends all that are under way to the new process. NULL: out of memory
+ * (fd is closed). */
+struct vault *vault_remote_new(struct env *env, struct loop *loop, int fd,
+    void (*lost)(struct env *env, enum err err, const char *why));
+/* On failure fd is closed and requests go on waiting. */
+enum err vault_remote_relink(struct vault *vault, int fd);
 
 #endif

@@ -1,0 +1,1 @@
+#include "daemon/vault_link.h"
