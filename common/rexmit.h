@@ -2,10 +2,11 @@
  * rexmit: retransmission for both versions.
  *
  * A struct rexmit keeps the packets of a request, exactly as sent, with its
- * tries and backoff; a struct answer keeps the last response for repeats.
+ * tries and backoff; a struct flight alone keeps a last response for repeats.
  * RFC 7296 2.1, 2.4; RFC 2408 5.1. Defaults: first repeat after 1 s, factor
- * 1.6 up to 60 s, 12 tries in all, some three and a half minutes, with up to
- * 10 % jitter: six tries would lose one handshake in thirty at 30 % loss.
+ * 1.6 up to 60 s, 12 tries in all, the last of them some four minutes after the
+ * first and the end a minute later, with up to 10 % jitter: six tries would lose
+ * one handshake in thirty at 30 % loss.
  */
 #ifndef COMMON_REXMIT_H
 #define COMMON_REXMIT_H
@@ -35,6 +36,7 @@ struct flight {
 	uint16_t count;
 };
 
+/* ERR_LONG for a packet above 65535 octets; on errors nothing has changed. */
 enum err flight_add(struct flight *flight, struct view packet);
 void flight_clear(struct flight *flight);
 /* Sends all of it. */
@@ -65,6 +67,7 @@ void rexmit_move(struct rexmit *rexmit, const struct endpoint *local,
     const struct endpoint *remote, bool natt);
 /* An answer came: no more repeats; the packets stay until cleared. */
 void rexmit_stop(struct rexmit *rexmit);
+/* Also of a zeroed one. */
 void rexmit_fini(struct rexmit *rexmit);
 
 #endif
