@@ -20,6 +20,12 @@ struct kex; /* an ephemeral key pair */
 
 /* Draws a key pair for a KEX row. The caller owns *kex. */
 enum err kex_new(const struct alg *alg, struct kex **kex);
+
+/* A given pair, for known-answer tests only: private as a number in network
+ * order (Curve25519: as RFC 7748 writes it), public as on the wire. */
+enum err kex_from_pair(const struct alg *alg, struct view private,
+    struct view public, struct kex **kex);
+
 void kex_free(struct kex *kex); /* wipes; accepts NULL */
 
 const struct alg *kex_alg(const struct kex *kex);

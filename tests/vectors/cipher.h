@@ -1,0 +1,111 @@
+/*
+ * Known answers for ciphers, in hexadecimal. The key of an AEAD is followed by
+ * its salt, as in KEYMAT.
+ */
+#ifndef TESTS_VECTORS_CIPHER_H
+#define TESTS_VECTORS_CIPHER_H
+
+#include "common/alg.h"
+
+static const struct {
+	const char *source;
+	enum alg_id encr;
+	const char *key, *iv, *aad, *text, *out, *tag;
+} cipher_vectors[] = {
+	{ "RFC 3602 4, 1", ALG_AES128_CBC, "06a9214036b8a15b512e03d534120006",
+	    "3dafba429d9eb430b422da802c9fac41", "",
+	    "53696e676c6520626c6f636b206d7367",
+	    "e353779c1079aeb82708942dbe77181a", "" },
+	{ "RFC 3602 4, 2", ALG_AES128_CBC, "c286696d887c9aa0611bbb3e2025a45a",
+	    "562e17996d093d28ddb3ba695a2e6f58", "",
+	    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+	    "d296cd94c2cccf8a3a863028b5e1dc0a7586602d253cfff91b8266bea6d61ab1",
+	    "" },
+	{ "RFC 3602 4, 3", ALG_AES128_CBC, "6c3ea0477630ce21a2ce334aa746c2cd",
+	    "c782dc4c098c66cbd9cd27d825682c81", "",
+	    "5468697320697320612034382d62797465206d65737361676520286578616374"
+	    "6c7920332041455320626c6f636b7329",
+	    "d0a02b3836451753d493665d33f0e8862dea54cdb293abc7506939276772f8d5"
+	    "021c19216bad525c8579695d83ba2684",
+	    "" },
+	{ "RFC 3602 4, 4", ALG_AES128_CBC, "56e47a38c5598974bc46903dba290349",
+	    "8ce82eefbea0da3c44699ed7db51b7d9", "",
+	    "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf"
+	    "c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf",
+	    "c30e32ffedc0774e6aff6af0869f71aa0f3af07a9a31a9c684db207eb0ef8e4e"
+	    "35907aa632c3ffdf868bb7b29d3d46ad83ce9f9a102ee99d49a53e87f4c3da55",
+	    "" },
+	{ "SP 800-38A F.2.3", ALG_AES192_CBC,
+	    "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+	    "000102030405060708090a0b0c0d0e0f", "",
+	    "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+	    "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710",
+	    "4f021db243bc633d7178183a9fa071e8b4d9ada9ad7dedf4e5e738763f69145a"
+	    "571b242012fb7ae07fa9baac3df102e008b0e27988598881d920a9e64f5615cd",
+	    "" },
+	{ "SP 800-38A F.2.5", ALG_AES256_CBC,
+	    "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+	    "000102030405060708090a0b0c0d0e0f", "",
+	    "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+	    "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710",
+	    "f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d"
+	    "39f23369a9d9bacfa530e26304231461b2eb05e2c39be9fcda6c19078c6a9d1b",
+	    "" },
+	{ "SP 800-67 B.1 (ECB, so one block, IV zero)", ALG_3DES_CBC,
+	    "0123456789abcdef23456789abcdef01456789abcdef0123",
+	    "0000000000000000", "", "5468652071756663", "a826fd8ce53b855f",
+	    "" },
+	{ "SP 800-67 B.1 (ECB, so one block, IV zero)", ALG_3DES_CBC,
+	    "0123456789abcdef23456789abcdef01456789abcdef0123",
+	    "0000000000000000", "", "6b2062726f776e20", "cce21c8112256fe6",
+	    "" },
+	{ "SP 800-67 B.1 (ECB, so one block, IV zero)", ALG_3DES_CBC,
+	    "0123456789abcdef23456789abcdef01456789abcdef0123",
+	    "0000000000000000", "", "666f78206a756d70", "68d5c05dd9b6b900",
+	    "" },
+	{ "GCM specification, case 4", ALG_AES128_GCM16,
+	    "feffe9928665731c6d6a8f9467308308cafebabe", "facedbaddecaf888",
+	    "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+	    "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+	    "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+	    "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e"
+	    "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091",
+	    "5bc94fbc3221a5db94fae95ae7121a47" },
+	{ "GCM specification, case 10", ALG_AES192_GCM16,
+	    "feffe9928665731c6d6a8f9467308308feffe9928665731ccafebabe",
+	    "facedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+	    "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+	    "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+	    "3980ca0b3c00e841eb06fac4872a2757859e1ceaa6efd984628593b40ca1e19c"
+	    "7d773d00c144c525ac619d18c84a3f4718e2448b2fe324d9ccda2710",
+	    "2519498e80f1478f37ba55bd6d27618c" },
+	{ "GCM specification, case 16", ALG_AES256_GCM16,
+	    "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"
+	    "cafebabe",
+	    "facedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+	    "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+	    "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+	    "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+	    "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+	    "76fc6ece0f4e1768cddf8853bb2d551b" },
+	{ "RFC 7634 A", ALG_CHACHA20_POLY1305,
+	    "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"
+	    "a0a1a2a3",
+	    "1011121314151617", "0102030400000005",
+	    "45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec10"
+	    "0007362708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223"
+	    "2425262728292a2b2c2d2e2f303132333435363701020204",
+	    "24039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c6"
+	    "14ee8099d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3"
+	    "cbec163fac469b502773f6fb94e664da9165b82829f641e0",
+	    "76aaa8266b7fb0f7b11b369907e1ad43" },
+	{ "RFC 7634 B", ALG_CHACHA20_POLY1305,
+	    "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"
+	    "a0a1a2a3",
+	    "1011121314151617",
+	    "c0c1c2c3c4c5c6c7d0d1d2d3d4d5d6d72e202500000000090000004529000029",
+	    "0000000c000040010000000a00", "610394701f8d017f7c12924889",
+	    "6b71bfe25236efd7cdc67066906315b2" },
+};
+
+#endif
