@@ -603,7 +603,8 @@ must_queue(const struct keep *keep)
 	for (other = keeper->first; other != NULL; other = other->next)
 		if (other != keep &&
 		    (other->state == KEEP_NEGOTIATING ||
-		        (other->state == KEEP_RESOLVING && !only_trap(other))) &&
+		        (other->state == KEEP_RESOLVING &&
+		            !only_trap(other))) &&
 		    conn_same_peer(other->conn, keep->conn))
 			return true;
 	return false;
@@ -942,15 +943,18 @@ keeper_wait_cancel(struct keeper *keeper, struct keeper_wait *wait)
 }
 
 size_t
-keeper_children(struct keeper *keeper, const char *name)
+keeper_remaining(struct keeper *keeper, const char *name)
 {
 	size_t count = 0;
 
 	for (const struct ike_sa *sa = keeper->env->sadb->first; sa != NULL;
-	     sa = sa->next)
+	     sa = sa->next) {
+		count += sa->state == IKE_CLOSING && sa->conn != NULL &&
+		         strcmp(sa->conn->name, name) == 0;
 		for (const struct child_sa *child = sa->children; child != NULL;
 		     child = child->next)
 			count += strcmp(child->conn->name, name) == 0;
+	}
 	return count;
 }
 
@@ -1312,6 +1316,13 @@ keeper_lost(struct env *env)
 
 	if (keeper == NULL || keeper->closing)
 		return;
+	/* The traps are gone, too. */
+	for (struct keep *keep = keeper->first; keep != NULL;
+	     keep = keep->next) {
+		keep->trapped = false;
+		if (keep->trap)
+			keep_act(keep);
+	}
 	serials = calloc(env->sadb->child_count + 1, sizeof(*serials));
 	if (serials == NULL) {
 		env_log(env, LOG_LEVEL_ERROR,
