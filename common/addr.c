@@ -98,7 +98,7 @@ addr_prefix_range(const struct addr *addr, unsigned bits, struct addr *first,
 
 	for (unsigned i = 0; i < addr_len(addr); i++) {
 		unsigned kept = bits <= i * 8 ? 0 : bits - i * 8;
-		uint8_t host = kept >= 8 ? 0 : (uint8_t)(0xff >> kept);
+		uint8_t host = (uint8_t)(kept >= 8 ? 0 : 0xff >> kept);
 
 		low.octets[i] &= (uint8_t)~host;
 		high.octets[i] |= host;
