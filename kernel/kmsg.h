@@ -126,7 +126,7 @@ enum err kmsg_answer_get(struct view octets, struct kmsg_answer *answer);
 void kmsg_event_put(struct buf *buf, const struct kmsg_event *event);
 enum err kmsg_event_get(struct view octets, struct kmsg_event *event);
 
-/* One pair of selectors as a short key (13 or 37 octets a side) for maps. */
+/* One pair of selectors as a short key (14 or 38 octets a side) for maps. */
 #define KMSG_PAIR_OCTETS 76
 void
 kmsg_put_pair(struct buf *buf, const struct ts *local, const struct ts *remote);

@@ -81,7 +81,8 @@ enum err kserve_policy(struct kserve *kserve, const struct policy *policy);
 /* NULL: nobody; answers and events are dropped. */
 void kserve_client(struct kserve *kserve, const struct kserve_client *client);
 
-void kserve_request(struct kserve *kserve, const struct kmsg *request);
+/* Uses request as working memory and wipes its keys. */
+void kserve_request(struct kserve *kserve, struct kmsg *request);
 
 /* The asker is gone: takes back everything, in order, without answers. */
 void kserve_clear(struct kserve *kserve);
