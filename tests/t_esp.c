@@ -1,5 +1,252 @@
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/alg.h"
+#include "common/policy.h"
+#include "kernel/esp.h"
+
+#define ROOM 2048
+
+struct pair {
+	struct esp_sa *out, *in;
+	uint8_t octets[ESP_HEAD + ROOM + ESP_TAIL];
+};
+
+static struct kmsg_sa
+request(enum alg_id encr, enum alg_id integ, bool esn, uint32_t window)
+{
+	struct kmsg_sa sa;
+	size_t i;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.spi = 0xc1020304;
+	sa.mode = MODE_TUNNEL;
+	sa.encr = (uint8_t)encr;
+	sa.integ = (uint8_t)integ;
+	sa.esn = esn;
+	sa.replay_window = window;
+	sa.encr_key_len = (uint8_t)alg_keymat(alg_get(encr));
+	if (integ != ALG_NONE)
+		sa.integ_key_len = (uint8_t)alg_keymat(alg_get(integ));
+	for (i = 0; i < KMSG_KEY; i++)
+		sa.key[i] = (uint8_t)(i * 7 + 1);
+	return sa;
+}
+
+static void
+open_pair(struct pair *pair, enum alg_id encr, enum alg_id integ, bool esn,
+    uint32_t window)
+{
+	struct kmsg_sa sa = request(encr, integ, esn, window);
+
+	sa.direction = KMSG_OUT;
+	pair->out = esp_new(&sa);
+	sa.direction = KMSG_IN;
+	pair->in = esp_new(&sa);
+	assert_non_null(pair->out);
+	assert_non_null(pair->in);
+}
+
+static void
+close_pair(struct pair *pair)
+{
+	esp_free(pair->out);
+	esp_free(pair->in);
+}
+
+static struct view
+seal(struct pair *pair, size_t len)
+{
+	uint8_t *payload = pair->octets + ESP_HEAD;
+	struct view sealed;
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		payload[i] = (uint8_t)(i ^ 0x5a);
+	assert_int_equal(esp_seal(pair->out, payload, len, 4, &sealed), OK);
+	assert_int_equal(sealed.len, esp_sealed_len(pair->out, len));
+	return sealed;
+}
+
+static enum err
+open_copy(
+    struct pair *pair, struct view sealed, struct view *payload, uint8_t *copy)
+{
+	uint8_t next_header;
+
+	memcpy(copy, sealed.at, sealed.len);
+	return esp_open(pair->in, copy, sealed.len, payload, &next_header);
+}
+
+static void
+round_trip(enum alg_id encr, enum alg_id integ, bool esn)
+{
+	struct pair pair;
+	struct view sealed, payload;
+	uint8_t copy[sizeof(pair.octets)], next_header;
+	size_t len, i;
+
+	open_pair(&pair, encr, integ, esn, 32);
+	for (len = 0; len <= 66; len++) {
+		sealed = seal(&pair, len);
+		memcpy(copy, sealed.at, sealed.len);
+		assert_int_equal(
+		    esp_open(pair.in, copy, sealed.len, &payload, &next_header),
+		    OK);
+		assert_int_equal(next_header, 4);
+		assert_int_equal(payload.len, len);
+		for (i = 0; i < len; i++)
+			assert_int_equal(payload.at[i], (uint8_t)(i ^ 0x5a));
+		/* A replay, then the same with every octet changed. */
+		assert_int_equal(
+		    open_copy(&pair, sealed, &payload, copy), ERR_EXISTS);
+	}
+	sealed = seal(&pair, 20);
+	/* The SPI picked the SA already. A changed sequence number may also
+	 * look like a replay. */
+	for (i = 4; i < sealed.len; i++) {
+		((uint8_t *)sealed.at)[i] ^= 1;
+		assert_int_not_equal(
+		    open_copy(&pair, sealed, &payload, copy), OK);
+		((uint8_t *)sealed.at)[i] ^= 1;
+	}
+	for (i = 0; i < sealed.len; i++) {
+		struct view cut = view_of(sealed.at, i);
+
+		assert_int_not_equal(open_copy(&pair, cut, &payload, copy), OK);
+	}
+	assert_int_equal(open_copy(&pair, sealed, &payload, copy), OK);
+	close_pair(&pair);
+}
+
+static void
+every_suite(void **state)
+{
+	static const enum alg_id aead[] = { ALG_AES128_GCM16, ALG_AES192_GCM16,
+		ALG_AES256_GCM16, ALG_CHACHA20_POLY1305 };
+	static const enum alg_id cbc[] = { ALG_AES128_CBC, ALG_AES192_CBC,
+		ALG_AES256_CBC, ALG_3DES_CBC };
+	static const enum alg_id mac[] = { ALG_SHA1_96, ALG_SHA256_128,
+		ALG_SHA384_192, ALG_SHA512_256 };
+	size_t i, j;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		round_trip(aead[i], ALG_NONE, false);
+		round_trip(aead[i], ALG_NONE, true);
+		for (j = 0; j < 4; j++) {
+			round_trip(cbc[i], mac[j], false);
+			round_trip(cbc[i], mac[j], true);
+		}
+	}
+}
+
+#define KEPT 200
+
+/* Packets sealed in order and opened in another. */
+static void
+replay_window(void **state)
+{
+	static struct {
+		uint8_t octets[256];
+		size_t len;
+	} kept[KEPT + 1];
+	struct pair pair;
+	struct view sealed, payload;
+	uint8_t copy[256];
+	size_t i;
+
+	(void)state;
+	open_pair(&pair, ALG_AES128_GCM16, ALG_NONE, false, 32);
+	for (i = 1; i <= KEPT; i++) {
+		sealed = seal(&pair, 40);
+		memcpy(kept[i].octets, sealed.at, sealed.len);
+		kept[i].len = sealed.len;
+	}
+#define OPEN(n)                                                                \
+	open_copy(&pair, view_of(kept[n].octets, kept[n].len), &payload, copy)
+	assert_int_equal(OPEN(100), OK);
+	assert_int_equal(OPEN(69), OK);         /* 100 - 31: the last in */
+	assert_int_equal(OPEN(68), ERR_EXISTS); /* 100 - 32: out */
+	assert_int_equal(OPEN(69), ERR_EXISTS);
+	assert_int_equal(OPEN(99), OK);
+	assert_int_equal(OPEN(131), OK);
+	assert_int_equal(OPEN(100), ERR_EXISTS); /* 131 - 31, seen */
+	assert_int_equal(OPEN(101), OK);
+	assert_int_equal(OPEN(99), ERR_EXISTS);
+	/* A forged packet far ahead must not move the window. */
+	kept[200].octets[30] ^= 1;
+	assert_int_equal(OPEN(200), ERR_AUTH);
+	assert_int_equal(OPEN(102), OK);
+	kept[200].octets[30] ^= 1;
+	assert_int_equal(OPEN(200), OK);
+	assert_int_equal(OPEN(103), ERR_EXISTS);
+	assert_int_equal(esp_errors(pair.in)->forged, 1);
+	assert_int_equal(esp_errors(pair.in)->replays, 5);
+	close_pair(&pair);
+
+	open_pair(&pair, ALG_AES128_GCM16, ALG_NONE, false, 0);
+	assert_int_equal(OPEN(7), OK);
+	assert_int_equal(OPEN(7), OK); /* no window, no check */
+	close_pair(&pair);
+#undef OPEN
+}
+
+static void
+lengths(void **state)
+{
+	struct pair pair;
+	size_t len;
+
+	(void)state;
+	open_pair(&pair, ALG_AES256_CBC, ALG_SHA512_256, false, 32);
+	for (len = 40; len < 1500; len++) {
+		size_t most = esp_payload_max(pair.out, len);
+
+		if (most == 0)
+			continue;
+		assert_true(esp_sealed_len(pair.out, most) <= len);
+		assert_true(esp_sealed_len(pair.out, most + 1) > len);
+	}
+	close_pair(&pair);
+}
+
+static void
+refuses(void **state)
+{
+	struct kmsg_sa sa = request(ALG_AES128_GCM16, ALG_NONE, false, 32);
+
+	(void)state;
+	sa.direction = KMSG_OUT;
+	sa.encr_key_len--;
+	assert_null(esp_new(&sa));
+	sa.encr_key_len++;
+	sa.integ = ALG_SHA1_96;
+	assert_null(esp_new(&sa));
+	sa = request(ALG_AES128_CBC, ALG_SHA1_96, false, 32);
+	sa.integ = ALG_NONE;
+	assert_null(esp_new(&sa)); /* encryption without a MAC */
+	sa.integ = ALG_SHA1_96;
+	sa.encr = ALG_PRF_SHA1;
+	assert_null(esp_new(&sa));
+	sa.encr = 255;
+	assert_null(esp_new(&sa));
+}
+
 int
 main(void)
 {
-	return 77;
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_suite),
+		cmocka_unit_test(replay_window),
+		cmocka_unit_test(lengths),
+		cmocka_unit_test(refuses),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
