@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/engine.h"
 #include "conf/conf.h"
 #include "conf/load.h"
 #include "conf/secrets.h"
@@ -63,17 +64,16 @@ turn(void *arg)
 	struct ike_sa *sa;
 
 	while (load->started < load->count &&
-	    load->started - load->up - load->failed < load->flight) {
+	       load->started - load->up - load->failed < load->flight) {
 		local.addr = load->source[load->next_source++ % load->sources];
 		local.port = remote.port = IKE_PORT;
 		remote.addr = *to;
 		load->started++;
 		if (env->engine[load->conn->keyexchange == KEYEX_IKEV1 ? 1 : 2]
-			->initiate(env, load->conn, &local, &remote, &sa) != OK)
+		        ->initiate(env, load->conn, &local, &remote, &sa) != OK)
 			load->failed++;
 	}
-	if (load->up + load->failed < load->count ||
-	    timer_armed(&load->end))
+	if (load->up + load->failed < load->count || timer_armed(&load->end))
 		return;
 	printf("established %" PRIu64 " failed %" PRIu64 " seconds %.3f\n",
 	    load->up, load->failed,
@@ -91,7 +91,7 @@ on_event(struct env *env, const struct event *event)
 	if (event->kind == EVENT_CHILD_UP)
 		load->up++;
 	else if (event->kind == EVENT_CHILD_FAILED ||
-	    event->kind == EVENT_IKE_FAILED)
+	         event->kind == EVENT_IKE_FAILED)
 		load->failed++;
 	else
 		return;
@@ -101,7 +101,7 @@ on_event(struct env *env, const struct event *event)
 }
 
 static void
-drop_line(struct log *log, enum log_level level, const char *line)
+write_line(struct log *log, enum log_level level, const char *line)
 {
 	(void)log;
 	fprintf(stderr, "load: %s: %s\n", log_level_text(level), line);
@@ -111,12 +111,11 @@ static struct policy *
 read_conf(const char *path)
 {
 	struct conf_options options = { .path = path };
+	struct diags diags = { 0 };
 	struct bundle bundle;
-	struct diags diags;
 	struct policy *policy;
 
 	bundle_init(&bundle, bundle_read_files, NULL);
-	diags_init(&diags);
 	policy = conf_load(&bundle, &options, &diags);
 	if (policy == NULL)
 		conf_print(stderr, &diags, NULL);
@@ -130,12 +129,11 @@ read_conf(const char *path)
 static struct secrets *
 read_secrets(const char *path)
 {
+	struct diags diags = { 0 };
 	struct secrets *secrets;
 	struct bundle bundle;
-	struct diags diags;
 
 	bundle_init(&bundle, bundle_read_files, NULL);
-	diags_init(&diags);
 	secrets = secrets_load(&bundle, path, 1, &diags);
 	diags_fini(&diags);
 	bundle_fini(&bundle);
@@ -156,4 +154,99 @@ set_sources(struct load *load, char *text)
 			die("--local wants addresses");
 	if (load->sources == 0)
 		die("--local is missing");
+}
+
+static void
+no_change(enum policy_change change, struct conn *old_conn,
+    struct conn *new_conn, void *arg)
+{
+	(void)change;
+	(void)old_conn;
+	(void)new_conn;
+	(void)arg;
+}
+
+/* A gateway in one process, without data plane and control socket. */
+static void
+assemble(
+    struct load *load, struct log *log, const char *conf, const char *secrets)
+{
+	struct net_listen listen = { .ike_port = IKE_PORT,
+		.natt_port = NATT_PORT };
+	struct gateway_config config = { .listener = -1, .threads = 1 };
+	struct policy *policy = read_conf(conf);
+	struct keyring *keyring;
+	struct kserve_backend *backend;
+	struct kserve *kserve;
+	struct env *env;
+	const char *what = "";
+
+	if (net_sockets_open(&config.sockets, &listen, &what) != OK)
+		die(what);
+	load->loop = loop_new();
+	if (load->loop == NULL ||
+	    gateway_new(&load->gateway, load->loop, log, &config) != OK)
+		die("the gateway cannot be assembled");
+	env = &load->gateway->env;
+	keyring = keyring_new(env_random_openssl, NULL);
+	backend = none_new(env_random_openssl, NULL);
+	if (keyring == NULL || backend == NULL)
+		die("out of memory");
+	keyring_use(keyring, read_secrets(secrets));
+	kserve = kserve_new(env->timers, log, backend);
+	env->vault = vault_local_new(env, keyring);
+	if (kserve == NULL || env->vault == NULL)
+		die("out of memory");
+	env->kernel = local_new(env, kserve, true);
+	if (env->kernel == NULL || gateway_start(load->gateway, &config) != OK)
+		die("the gateway does not start");
+	policy_diff(NULL, policy, no_change, NULL);
+	if (kserve_policy(kserve, policy) != OK)
+		die("out of memory");
+	gateway_policy(load->gateway, policy, NULL, 0);
+	env->event = on_event;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct log log = { .level = LOG_LEVEL_WARNING, .write = write_line };
+	const char *conf = NULL, *secrets = NULL, *name = NULL;
+	struct load load = { .flight = 64 };
+	int i;
+
+	for (i = 1; i + 1 < argc; i += 2) {
+		if (strcmp(argv[i], "--conf") == 0)
+			conf = argv[i + 1];
+		else if (strcmp(argv[i], "--secrets") == 0)
+			secrets = argv[i + 1];
+		else if (strcmp(argv[i], "--conn") == 0)
+			name = argv[i + 1];
+		else if (strcmp(argv[i], "--local") == 0)
+			set_sources(&load, argv[i + 1]);
+		else if (strcmp(argv[i], "--count") == 0)
+			load.count = strtoull(argv[i + 1], NULL, 10);
+		else if (strcmp(argv[i], "--flight") == 0)
+			load.flight = strtoull(argv[i + 1], NULL, 10);
+		else if (strcmp(argv[i], "--hold") == 0)
+			load.hold_ms = strtoull(argv[i + 1], NULL, 10) * 1000;
+		else
+			break;
+	}
+	if (i < argc || conf == NULL || secrets == NULL || name == NULL ||
+	    load.sources == 0 || load.count == 0)
+		die("usage: load --conf FILE --secrets FILE --conn NAME "
+		    "--local ADDR[,ADDR...] --count N [--flight N] "
+		    "[--hold SECONDS]");
+	log.arg = &load;
+	assemble(&load, &log, conf, secrets);
+	load.conn = policy_conn(load.gateway->env.policy, name);
+	if (load.conn == NULL)
+		die("no such connection");
+	timer_init(&load.turn, turn, &load);
+	timer_init(&load.end, finish, &load);
+	load.began_ms = env_now(&load.gateway->env);
+	timer_set(load.gateway->env.timers, &load.turn, 0);
+	loop_run(load.loop);
+	return load.failed == 0 ? 0 : 1;
 }
