@@ -290,9 +290,9 @@ put_ports(char *text, size_t size, const struct ts *ts)
 char *
 ts_text(const struct ts *ts, char text[static TS_TEXT])
 {
-	char first[ADDR_TEXT], last[ADDR_TEXT], ports[24], proto[16];
+	char first[ADDR_TEXT], last[ADDR_TEXT], ports[16], proto[12];
 	int bits = addr_range_prefix(&ts->first, &ts->last);
-	char addrs[2 * ADDR_TEXT + 8];
+	char addrs[2 * ADDR_TEXT + 1];
 
 	addr_text(&ts->first, first);
 	addr_text(&ts->last, last);
@@ -541,11 +541,16 @@ enum err
 ts_narrow(const struct ts_list *offered, const struct ts_list *policy,
     struct ts_list *narrowed)
 {
-	struct ts_list parts = { .count = 0 };
+	struct ts_list parts = { .count = 0 }, before;
 
 	if (offered->count > 0 && is_trigger(offered))
 		add_common(offered, policy, &offered->item[0], &parts);
-	add_common(offered, policy, NULL, &parts);
+	/* A large part may have made room for one that found the list full.
+	 * What is covered only grows, so this ends. */
+	do {
+		before = parts;
+		add_common(offered, policy, NULL, &parts);
+	} while (!ts_list_equal(&before, &parts));
 	if (parts.count == 0)
 		return ERR_TS;
 	*narrowed = parts;
