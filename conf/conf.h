@@ -11,7 +11,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
 
 #include "common/addr.h"
 #include "common/policy.h"
@@ -37,15 +36,5 @@ struct conf_options {
  * Touches no file but through bundle. */
 struct policy *conf_load(struct bundle *bundle,
     const struct conf_options *options, struct diags *diags);
-
-/* For --check: every diagnostic on a line of its own, then a table of the
- * connections understood; policy may be NULL. The same as one JSON object. */
-void
-conf_print(FILE *out, const struct diags *diags, const struct policy *policy);
-void conf_print_json(
-    FILE *out, const struct diags *diags, const struct policy *policy);
-
-/* "203.0.113.9", "%any", "10.0.0.0/24,vpn.example.org"; cut at size octets. */
-char *conf_hosts_text(const struct conn_end *end, char *text, size_t size);
 
 #endif

@@ -6,7 +6,7 @@
  * comments is a matter of the dialect, and of nobody but this module:
  *
  *   strongSwan  words of a value are joined by one space; "..." is taken as it
- *               stands, with \n \r \t \" \\ and a line continued by \ at its
+ *               stands, with \n \t \" \\ and a line continued by \ at its
  *               end; # begins a comment, except in @#
  *   libreswan   a value is one word, "..." or {...} without escapes; # begins
  *               a comment only in front of a word
@@ -67,8 +67,8 @@ void lex_next(
     struct lex_cursor *cursor, enum dialect dialect, struct lex_item *item);
 
 /* "Did you mean": how many letters differ (inserted, left out, exchanged,
- * swapped with a neighbour), case ignored; more than 15 letters are compared
- * as far as that. */
+ * swapped with a neighbour), case ignored; of longer words, 31 letters are
+ * compared. */
 unsigned lex_distance(const char *a, const char *b);
 
 #endif

@@ -24,6 +24,7 @@
 #define BUNDLE_OCTETS (64u << 20) /* of texts, patterns and paths together */
 #define BUNDLE_PATH   4096        /* octets of a pattern or path, with NUL */
 #define INCLUDE_DEPTH 10
+#define BUNDLE_ABSENT "no such file" /* the problem of a file that is not */
 
 struct bundle;
 
