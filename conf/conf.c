@@ -492,11 +492,13 @@ bad_value(struct parse *parse, struct setting *setting, const char *name,
 	size_t len =
 	    use->len == 0 || use->len > length - at ? length - at : use->len;
 
+	/* Some parsers say the word themselves. */
+	if (strncmp(expected, "expected ", 9) == 0)
+		expected += 9;
 	if (!setting->reported)
 		diags_add(parse->diags, DIAG_ERROR, place_in(setting, at),
 		    "%s: found \"%.*s\"; expected %s", name,
-		    (int)(len > 200 ? 200 : len), setting->text + at,
-		    use->expected);
+		    (int)(len > 200 ? 200 : len), setting->text + at, expected);
 	setting->reported = true;
 }
 
@@ -720,6 +722,7 @@ conf_load(struct bundle *bundle, const struct conf_options *conf_options,
 	if (policy == NULL &&
 	    (parse.nomem || diags->errors == parse.errors_before))
 		diags_add(diags, DIAG_ERROR, place, "memory is short");
+	diags_sort(diags);
 	for (struct section *s = parse.first; s != NULL; s = next) {
 		next = s->next;
 		section_free(s);

@@ -1,6 +1,7 @@
 #include "conf/diag.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,40 @@ diags_add(struct diags *diags, enum diag_level level, struct place place,
 	va_end(args);
 	buf_escape(text, sizeof text, view_text(plain));
 	diags_keep(diags, level, place, text);
+}
+
+/* Does a belong behind b? Both are of one file. */
+static bool
+diag_behind(const struct diag *a, const struct diag *b)
+{
+	return a->line > b->line ||
+	       (a->line == b->line && a->column > b->column);
+}
+
+void
+diags_sort(struct diags *diags)
+{
+	size_t sorted = 0;
+
+	/* Insertion into a list that is bounded and nearly sorted. */
+	for (size_t i = 0; i < diags->count; i++) {
+		struct diag diag = diags->item[i];
+		size_t at = sorted, file = sorted;
+
+		while (file > 0 &&
+		       strcmp(diags->item[file - 1].file, diag.file) != 0)
+			file--;
+		if (file > 0)
+			at = file;
+		while (file > 0 && at > 0 &&
+		       strcmp(diags->item[at - 1].file, diag.file) == 0 &&
+		       diag_behind(&diags->item[at - 1], &diag))
+			at--;
+		memmove(&diags->item[at + 1], &diags->item[at],
+		    (sorted - at) * sizeof diag);
+		diags->item[at] = diag;
+		sorted++;
+	}
 }
 
 void

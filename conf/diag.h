@@ -40,6 +40,8 @@ struct diags {
  * escaped. When memory is short it is counted only. */
 void diags_add(struct diags *diags, enum diag_level level, struct place place,
     const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Into the order of lines, files in the order in which they first appear. */
+void diags_sort(struct diags *diags);
 void diags_fini(struct diags *diags);
 
 /* "ipsec.conf:12:9: error: ..."; cut at size octets. Returns text. */
