@@ -488,6 +488,7 @@ bad_value(struct parse *parse, struct setting *setting, const char *name,
     const struct option_use *use)
 {
 	size_t length = strlen(setting->text);
+	const char *expected = use->expected;
 	size_t at = use->at > length ? length : use->at;
 	size_t len =
 	    use->len == 0 || use->len > length - at ? length - at : use->len;
