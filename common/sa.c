@@ -248,6 +248,14 @@ struct ike_sa *
 sa_by_remote(
     struct sadb *db, const struct ident *remote, struct ike_sa *previous)
 {
+	return sa_by_remote_in(
+	    db, remote, IKE_STATE_BIT(IKE_ESTABLISHED), previous);
+}
+
+struct ike_sa *
+sa_by_remote_in(struct sadb *db, const struct ident *remote, uint32_t states,
+    struct ike_sa *previous)
+{
 	struct map_node *node;
 	struct ike_sa *sa;
 
@@ -257,7 +265,7 @@ sa_by_remote(
 		node = map_next_same(&previous->by_remote);
 	for (; node != NULL; node = map_next_same(node)) {
 		sa = map_entry(node, struct ike_sa, by_remote);
-		if (sa->state == IKE_ESTABLISHED &&
+		if ((states & IKE_STATE_BIT(sa->state)) != 0 &&
 		    ident_equal(sa->id_remote, remote))
 			return sa;
 	}

@@ -157,6 +157,10 @@ struct ike_sa *sa_by_serial(struct sadb *sadb, uint64_t serial);
  * previous one, or NULL to begin. */
 struct ike_sa *sa_by_remote(struct sadb *sadb, const struct ident *remote,
     struct ike_sa *previous);
+/* The same with a choice of states, IKE_STATE_BIT()s; only SAs that were
+ * established once have a remote identity. */
+struct ike_sa *sa_by_remote_in(struct sadb *sadb, const struct ident *remote,
+    uint32_t states, struct ike_sa *previous);
 /* An established SA below which a child of conn may live (conn_same_peer). */
 struct ike_sa *sa_for_conn(struct sadb *sadb, const struct conn *conn);
 
