@@ -34,6 +34,13 @@ add_alg(struct proposal *proposal, const struct alg *alg)
 	return true;
 }
 
+static void
+drop_kind(struct proposal *proposal, unsigned kind)
+{
+	proposal->count[kind] = 0;
+	memset(proposal->alg[kind], 0, sizeof(proposal->alg[kind]));
+}
+
 static bool
 is_aead_proposal(const struct proposal *proposal)
 {
@@ -136,7 +143,7 @@ close_half(struct parser *parser, bool aead)
 	const struct proposal *open = &parser->open;
 	struct proposal half = *open;
 
-	half.count[ALG_ENCR] = 0;
+	drop_kind(&half, ALG_ENCR);
 	for (uint8_t i = 0; i < open->count[ALG_ENCR]; i++)
 		if (alg_is_aead(open->alg[ALG_ENCR][i]) == aead)
 			(void)add_alg(&half, open->alg[ALG_ENCR][i]);
@@ -144,7 +151,7 @@ close_half(struct parser *parser, bool aead)
 		return true;
 	/* A hash beside an AEAD names the PRF and nothing else. */
 	if (aead)
-		half.count[ALG_INTEG] = 0;
+		drop_kind(&half, ALG_INTEG);
 	else if (half.count[ALG_INTEG] == 0)
 		return fail(parser, parser->opened,
 		    "expected a hash (sha256) beside a cipher that is no "
@@ -301,16 +308,13 @@ static bool
 limit_proposal(struct proposal *proposal, const struct alg_set *usable)
 {
 	for (unsigned kind = 0; kind < ALG_KINDS; kind++) {
-		uint8_t kept = 0, count = proposal->count[kind];
+		struct proposal before = *proposal;
 
-		for (uint8_t i = 0; i < count; i++) {
-			const struct alg *alg = proposal->alg[kind][i];
-
-			if (alg_set_has(usable, alg))
-				proposal->alg[kind][kept++] = alg;
-		}
-		proposal->count[kind] = kept;
-		if (count > 0 && kept == 0)
+		drop_kind(proposal, kind);
+		for (uint8_t i = 0; i < before.count[kind]; i++)
+			if (alg_set_has(usable, before.alg[kind][i]))
+				(void)add_alg(proposal, before.alg[kind][i]);
+		if (before.count[kind] > 0 && proposal->count[kind] == 0)
 			return false;
 	}
 	return true;
@@ -319,18 +323,16 @@ limit_proposal(struct proposal *proposal, const struct alg_set *usable)
 void
 proposals_limit(struct proposals *proposals, const struct alg_set *usable)
 {
-	uint8_t kept = 0;
+	struct proposals kept;
 
+	memset(&kept, 0, sizeof(kept));
 	for (uint8_t i = 0; i < proposals->count; i++) {
 		struct proposal *proposal = &proposals->item[i];
 
-		if (!limit_proposal(proposal, usable))
-			continue;
-		if (kept != i)
-			proposals->item[kept] = *proposal;
-		kept++;
+		if (limit_proposal(proposal, usable))
+			kept.item[kept.count++] = *proposal;
 	}
-	proposals->count = kept;
+	*proposals = kept;
 }
 
 /* Text -------------------------------------------------------------------- */

@@ -25,6 +25,7 @@ enum ipsec_protocol { PROTO_NONE = 0, PROTO_IKE = 1, PROTO_AH = 2,
 
 enum esn { ESN_NONE = 0, ESN_NO = 1, ESN_YES = 2 }; /* a set of bits */
 
+/* What lies beyond a count is zero in everything that is made here. */
 struct proposal {
 	uint8_t protocol; /* PROTO_IKE or PROTO_ESP */
 	uint8_t esn;      /* ESP: which of ESN_NO, ESN_YES we accept */
