@@ -23,10 +23,9 @@
 #include "common/mem.h"
 #include "conf/diag.h"
 #include "conf/load.h"
+#include "conf/secretfile.h"
 
-#define SECRET_SELECTORS 64  /* of one entry */
-#define SECRET_OCTETS    512 /* of one PSK */
-#define SECRETS_MAX      200000
+#define SECRETS_MAX 200000
 
 struct secrets;
 
