@@ -56,12 +56,13 @@ chance(void *arg, void *octets, size_t len)
 }
 
 static void
-add(ldns_pkt *answer, const char *format, const char *name, const char *what)
+add(ldns_pkt *answer, const char *name, unsigned ttl, const char *type,
+    const char *what)
 {
 	char text[600];
 	ldns_rr *rr = NULL;
 
-	snprintf(text, sizeof(text), format, name, what);
+	snprintf(text, sizeof(text), "%s %u IN %s %s", name, ttl, type, what);
 	assert_int_equal(
 	    ldns_rr_new_frm_str(&rr, text, 0, NULL, NULL), LDNS_STATUS_OK);
 	ldns_pkt_push_rr(answer, LDNS_SECTION_ANSWER, rr);
@@ -76,8 +77,7 @@ add_many(ldns_pkt *answer, const char *name, bool v6)
 	for (i = 1; i <= 12; i++) {
 		snprintf(
 		    what, sizeof(what), v6 ? "2001:db8::%d" : "192.0.2.%d", i);
-		add(answer, v6 ? "%s 300 IN AAAA %s" : "%s 300 IN A %s", name,
-		    what);
+		add(answer, name, 300, v6 ? "AAAA" : "A", what);
 	}
 }
 
@@ -105,32 +105,30 @@ script(const char *name, bool v6, bool tcp, bool edns, ldns_pkt *answer)
 	} else if (strcmp(label, "many") == 0) {
 		add_many(answer, name, v6);
 	} else if (strcmp(label, "chain") == 0) {
-		add(answer, "%s 50 IN CNAME %s", name, "b.example.");
-		add(answer, "%s 40 IN CNAME %s", "b.example.", "C.example.");
+		add(answer, name, 50, "CNAME", "b.example.");
+		add(answer, "b.example.", 40, "CNAME", "C.example.");
 		if (!v6)
-			add(answer, "%s 300 IN A %s", "c.EXAMPLE.",
-			    "192.0.2.33");
-		add(answer, "%s 300 IN A %s", "other.example.", "192.0.2.99");
+			add(answer, "c.EXAMPLE.", 300, "A", "192.0.2.33");
+		add(answer, "other.example.", 300, "A", "192.0.2.99");
 	} else if (strcmp(label, "loop") == 0) {
-		add(answer, "%s 50 IN CNAME %s", name, name);
+		add(answer, name, 50, "CNAME", name);
 	} else if (strcmp(label, "long8") == 0 || strcmp(label, "long9") == 0) {
-		add(answer, "%s 50 IN CNAME %s", name, "l1.example.");
+		add(answer, name, 50, "CNAME", "l1.example.");
 		for (i = 1; i < label[4] - '0'; i++) {
 			snprintf(label, sizeof(label), "l%d.example.", i);
 			snprintf(next, sizeof(next), "l%d.example.", i + 1);
-			add(answer, "%s 50 IN CNAME %s", label, next);
+			add(answer, label, 50, "CNAME", next);
 			snprintf(label, sizeof(label), "%.5s", name);
 		}
 		snprintf(next, sizeof(next), "l%d.example.", i);
-		add(answer, v6 ? "%s 5 IN AAAA %s" : "%s 5 IN A %s", next,
+		add(answer, next, 5, v6 ? "AAAA" : "A",
 		    v6 ? "2001:db8::8" : "192.0.2.8");
 	} else if (strcmp(label, "zero") == 0) {
-		add(answer, v6 ? "%s 5 IN AAAA %s" : "%s 5 IN A %s", name,
-		    v6 ? "::" : "0.0.0.0");
+		add(answer, name, 5, v6 ? "AAAA" : "A", v6 ? "::" : "0.0.0.0");
 	} else if (v6) {
-		add(answer, "%s 60 IN AAAA %s", name, "2001:db8::1");
+		add(answer, name, 60, "AAAA", "2001:db8::1");
 	} else {
-		add(answer, "%s 300 IN A %s", name, "192.0.2.1");
+		add(answer, name, 300, "A", "192.0.2.1");
 	}
 	return true;
 }
@@ -625,9 +623,6 @@ names_are_checked(void **state)
 	assert_int_equal(
 	    dns_resolve(s.dns, name, ADDR_V4, on_done, &result), OK);
 	dns_cancel(s.dns, &result);
-	for (i = 1; i < 260; i += 2)
-		name[i] = '.';
-	name[63] = '.';
 	for (i = 254; i <= 256; i++) {
 		memset(name, 'a', sizeof(name));
 		for (size_t j = 50; j < i; j += 50)
@@ -658,13 +653,11 @@ cancelled_and_limited(void **state)
 	    dns_resolve(s.dns, "plain.example", 0, on_done, &first), OK);
 	assert_int_equal(
 	    dns_resolve(s.dns, "plain.example", 0, on_done, &second), OK);
-	pass(&s, 0);
 	dns_cancel(s.dns, &second);
 	pass(&s, 50);
 	pass(&s, 50);
 	assert_int_equal(first.calls, 1);
-	assert_int_equal(second.calls <= 1, true);
-	second.calls = 0;
+	assert_int_equal(second.calls, 0);
 	assert_int_equal(
 	    dns_resolve(s.dns, "silent.example", 0, on_done, &second), OK);
 	pass(&s, 100);
