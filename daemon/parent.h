@@ -10,23 +10,9 @@
 #ifndef DAEMON_PARENT_H
 #define DAEMON_PARENT_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "common/log.h"
 
-/* The command line. */
-struct options {
-	bool foreground, check, no_privsep;
-	const char *conf, *secrets, *control, *user;
-	bool secrets_given;     /* -s: must be there */
-	const char *data_plane; /* "auto", "xfrm", "userland", "none" */
-	enum log_level level;
-	uint16_t ike_port, natt_port;
-	unsigned threads;
-	int ready; /* a pipe's end: one octet when the gate serves; or -1 */
-};
+struct options;
 
 /* Until SIGTERM or SIGINT. log is the sink of this process; what the children
  * get follows from options. Returns the exit code. */

@@ -5,7 +5,9 @@
 #ifndef DAEMON_SINGLE_H
 #define DAEMON_SINGLE_H
 
-#include "daemon/parent.h"
+#include "common/log.h"
+
+struct options;
 
 /* Until SIGTERM or SIGINT. Returns the exit code. */
 int single_run(const struct options *options, struct log *log);
