@@ -29,11 +29,11 @@ open_lock(struct host *host, struct log *log)
 	ssize_t len;
 
 	snprintf(path, sizeof(path), "%s.lock", host->control);
-	host->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-	    0600);
+	host->lock =
+	    open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (host->lock < 0) {
-		log_write(log, LOG_LEVEL_ERROR, "%s: %s", path,
-		    strerror(errno));
+		log_write(
+		    log, LOG_LEVEL_ERROR, "%s: %s", path, strerror(errno));
 		return ERR_IO;
 	}
 	if (flock(host->lock, LOCK_EX | LOCK_NB) != 0) {
@@ -47,8 +47,8 @@ open_lock(struct host *host, struct log *log)
 	len = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
 	if (ftruncate(host->lock, 0) != 0 ||
 	    pwrite(host->lock, pid, (size_t)len, 0) != len) {
-		log_write(log, LOG_LEVEL_ERROR, "%s: %s", path,
-		    strerror(errno));
+		log_write(
+		    log, LOG_LEVEL_ERROR, "%s: %s", path, strerror(errno));
 		return ERR_IO;
 	}
 	return OK;
@@ -72,13 +72,13 @@ open_control(struct host *host, struct log *log)
 		}
 		unlink(host->control);
 	}
-	host->listener = socket(
-	    AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	host->listener =
+	    socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	mask = umask(0177);
-	failed = host->listener < 0 ||
-	         bind(host->listener, (struct sockaddr *)&name,
-	             sizeof(name)) != 0 ||
-	         listen(host->listener, LISTEN_QUEUE) != 0;
+	failed =
+	    host->listener < 0 ||
+	    bind(host->listener, (struct sockaddr *)&name, sizeof(name)) != 0 ||
+	    listen(host->listener, LISTEN_QUEUE) != 0;
 	umask(mask);
 	if (failed) {
 		log_write(log, LOG_LEVEL_ERROR, "%s: %s", host->control,
@@ -89,8 +89,7 @@ open_control(struct host *host, struct log *log)
 }
 
 static enum err
-open_sockets(struct host *host, const struct options *options,
-    struct log *log)
+open_sockets(struct host *host, const struct options *options, struct log *log)
 {
 	bool root = geteuid() == 0, xfrm = false;
 	struct net_listen listen = {
@@ -107,9 +106,8 @@ open_sockets(struct host *host, const struct options *options,
 	err = net_sockets_open(&host->sockets, &listen, &what);
 	if (err != OK)
 		log_write(log, LOG_LEVEL_ERROR,
-		    "sockets for ports %u and %u: %s: %s%s",
-		    options->ike_port, options->natt_port, what,
-		    strerror(errno),
+		    "sockets for ports %u and %u: %s: %s%s", options->ike_port,
+		    options->natt_port, what, strerror(errno),
 		    errno == EADDRINUSE ? " (another IKE daemon runs)" : "");
 	return err;
 }
@@ -143,16 +141,15 @@ open_none(struct host *host, struct loop *loop, struct log *log)
 
 static const struct plane {
 	const char *name;
-	enum err (*open)(
-	    struct host *host, struct loop *loop, struct log *log);
+	enum err (*open)(struct host *host, struct loop *loop, struct log *log);
 } planes[] = {
 	{ "xfrm", open_xfrm },
 	{ "none", open_none },
 };
 
 static enum err
-open_plane(struct host *host, const struct options *options,
-    struct loop *loop, struct log *log)
+open_plane(struct host *host, const struct options *options, struct loop *loop,
+    struct log *log)
 {
 	const char *wanted = options->data_plane;
 	char why[WHY_MAX] = "";
@@ -180,8 +177,8 @@ clear(struct host *host)
 }
 
 enum err
-host_open(struct host *host, const struct options *options,
-    struct loop *loop, struct log *log)
+host_open(struct host *host, const struct options *options, struct loop *loop,
+    struct log *log)
 {
 	enum err err;
 

@@ -49,6 +49,8 @@ enum proc_socket {
 	PROC_SOCKET_IKE6,
 	PROC_SOCKET_NATT4,
 	PROC_SOCKET_NATT6,
+	PROC_SOCKET_PROBE4,
+	PROC_SOCKET_PROBE6,
 	PROC_SOCKET_PROBE4, /* see struct net_sockets */
 	PROC_SOCKET_PROBE6,
 	PROC_SOCKET_CONTROL,
@@ -59,6 +61,8 @@ struct proc_start {
 	uint32_t threads; /* of the pool; 0: one per core */
 	uint16_t ike_port, natt_port;
 };
+
+#define PROC_TEXT 16384 /* octets of PROC_RELOADED's text, at most */
 
 struct proc;
 struct procs;
