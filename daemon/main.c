@@ -10,12 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/env.h"
 #include "common/log.h"
-#include "conf/conf.h"
+#include "conf/print.h"
 #include "conf/secrets.h"
 #include "daemon/confine.h"
 #include "daemon/gate.h"

@@ -11,7 +11,7 @@
 #include "common/policy.h"
 #include "common/sa.h"
 #include "common/worker.h"
-#include "conf/conf.h"
+#include "conf/print.h"
 #include "daemon/keeper.h"
 
 #include "config.h"
