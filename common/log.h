@@ -28,7 +28,7 @@ struct log {
 void log_write(struct log *log, enum log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void log_vwrite(struct log *log, enum log_level level, const char *format,
-    va_list args);
+    va_list args) __attribute__((format(printf, 3, 0)));
 
 const char *log_level_text(enum log_level level); /* "error", ... */
 /* -1 if text is no level. */
