@@ -118,7 +118,6 @@ test_forms(void **state)
 	         "@g.example user@example.org\n"
 	         "\t@#0badcafe # more selectors\n"
 	         "\t: PSK\n"
-	         "\n"
 	         "\t\"seven\"\n"
 	         "2001:db8::1 : PSK \"v6\"\n"
 	         "\t::2 : PSK \"indented\"\n"
