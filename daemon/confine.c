@@ -330,6 +330,23 @@ confine_calls(enum confine_calls which)
 	return failed == 0 ? OK : ERR_IO;
 }
 
+/* Only where the limit leaves room for all that may come: a small one would
+ * make later allocations fail. */
+static void
+lock_memory(struct log *log)
+{
+	struct rlimit locked;
+
+	if (SANITIZED)
+		return;
+	if (getrlimit(RLIMIT_MEMLOCK, &locked) != 0 ||
+	    locked.rlim_cur < LOCKED_MAX ||
+	    mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+		log_write(log, LOG_LEVEL_DEBUG,
+		    "memory with secrets may be swapped out: the limit of "
+		    "locked memory is small");
+}
+
 /* A child --------------------------------------------------------------- */
 
 bool
@@ -367,10 +384,8 @@ confine_child(struct log *log, const struct confine_plan *plan)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		goto fail;
 	no_core();
-	if (plan->lock_memory && !SANITIZED &&
-	    mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
-		log_write(log, LOG_LEVEL_DEBUG,
-		    "memory with secrets is not locked: %s", strerror(errno));
+	if (plan->lock_memory)
+		lock_memory(log);
 	/* A change of user has cleared it. */
 	what = "its parent's death";
 	if (!confine_with_parent(0))

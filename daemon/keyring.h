@@ -36,16 +36,16 @@ void keyring_forget(struct keyring *keyring);
 /* The requests of common/vault.h. Identities and views are borrowed. */
 enum err keyring_psk_auth(struct keyring *keyring,
     const struct vault_psk_auth *ask, struct vault_psk_auth_answer *answer);
-enum err keyring_nonce(
-    struct keyring *keyring, struct vault_nonce_answer *answer);
+enum err
+keyring_nonce(struct keyring *keyring, struct vault_nonce_answer *answer);
 void keyring_nonce_drop(struct keyring *keyring, uint64_t handle);
 /* The nonce is gone afterwards, whatever the result. */
-enum err keyring_skeyid(struct keyring *keyring,
-    const struct vault_skeyid *ask, struct vault_skeyid_answer *answer);
+enum err keyring_skeyid(struct keyring *keyring, const struct vault_skeyid *ask,
+    struct vault_skeyid_answer *answer);
 /* ERR_REFUSED when the PSK's selectors do not name these ends, or when another
  * PSK names the remote identity and this one does not: whoever shares a key
  * with many cannot pass for one who has a key of its own. */
-enum err keyring_permits(
-    struct keyring *keyring, const struct vault_permits *ask);
+enum err
+keyring_permits(struct keyring *keyring, const struct vault_permits *ask);
 
 #endif

@@ -1,5 +1,6 @@
 #include "daemon/show.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -417,8 +418,11 @@ pair_key(struct pairs *pairs, const char *key)
 		return;
 	}
 	text_format(pairs->text, "%s\"", pairs->first ? "" : ",\n");
-	for (; *key != '\0'; key++)
-		text_add(pairs->text, *key == ' ' ? "_" : key, 1);
+	for (; *key != '\0'; key++) {
+		unsigned char c = (unsigned char)*key;
+
+		text_format(pairs->text, "%c", isalnum(c) ? tolower(c) : '_');
+	}
 	text_add(pairs->text, "\":", 2);
 	pairs->first = false;
 }

@@ -19,8 +19,8 @@
 enum vaultd_message {
 	/* parent to vault */
 	VAULTD_GATE = IPC_VAULT + 50, /* a descriptor: the link to a new gate */
-	VAULTD_LOAD,    /* serial of this load; the path of ipsec.secrets */
-	VAULTD_FILE,    /* serial; its path, and a descriptor open for reading */
+	VAULTD_LOAD, /* serial of this load; the path of ipsec.secrets */
+	VAULTD_FILE, /* serial; its path, and a descriptor open for reading */
 	VAULTD_PROBLEM, /* serial; path, NUL, why it could not be opened */
 	VAULTD_FETCHED, /* serial: that was all for the pattern asked for */
 	VAULTD_LEVEL,   /* uint32_t: enum log_level */
