@@ -45,7 +45,7 @@ struct suite {
 	bool esn;
 };
 
-#define OFFER_TRANSFORMS 64 /* more in one proposal: the rest is not looked at */
+#define OFFER_TRANSFORMS 64 /* in one proposal; the rest is not looked at */
 #define OFFERS_MAX       64
 
 struct transform {
@@ -115,8 +115,8 @@ char *proposals_text(const struct proposals *proposals, char *text,
 /* Unknown transforms print as "encr#20/256". */
 char *offer_text(const struct offer *offer, char *text, size_t size);
 
-/* In words, what kept the nearest pair of (ours, offered) apart: "group: offered
- * modp1024; allowed modp2048, ecp256". Returns how many kinds differ in the
+/* In words, what kept the nearest pair of (ours, offered) apart: "group:
+ * offered modp1024; allowed modp2048, ecp256". Returns how many kinds differ in the
  * nearest pair (0: a match). */
 unsigned proposals_explain(const struct proposals *ours,
     const struct offer *offers, size_t count, bool first_child, char *text,

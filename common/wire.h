@@ -100,7 +100,7 @@ struct msg {
 	bool sealed;         /* payloads came from inside the encryption */
 	uint8_t unknown_critical; /* type of the first such payload, or 0 */
 	size_t count;
-	kind_set seen, repeated; /* kinds that stand once or more, twice or more */
+	kind_set seen, repeated; /* kinds that stand once, twice or more */
 	uint8_t *octets;  /* owned copy, NULL if borrowed */
 	uint8_t *opened;  /* owned plaintext, NULL if none */
 	size_t opened_len; /* its octets: what msg_free() wipes */
@@ -118,9 +118,9 @@ enum err msg_new(struct msg **msg, struct view datagram);
 void msg_free(struct msg *msg); /* wipes what was opened; accepts NULL */
 
 /* Reads the chain that begins with type next in octets into msg->payload (what
- * was there before goes; after an error the message has no payloads). major says which version's types apply. After the
- * last payload, padded allows trailing octets (IKEv1 inside encryption). A
- * chain stops at SK or SKF (RFC 7296 3.14, RFC 7383 2.5: last payload).
+ * was there before goes; after an error the message has no payloads). major
+ * says which version's types apply. After the last payload, padded allows
+ * trailing octets (IKEv1 inside encryption). A chain stops at SK or SKF (RFC 7296 3.14, RFC 7383 2.5: last payload).
  * Errors: ERR_SHORT, ERR_SYNTAX (RESERVED != 0 in IKEv1: RFC 2408 5.3),
  * ERR_LIMIT. */
 enum err wire_payloads_read(struct msg *msg, unsigned major, uint8_t next,
