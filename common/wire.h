@@ -120,9 +120,9 @@ void msg_free(struct msg *msg); /* wipes what was opened; accepts NULL */
 /* Reads the chain that begins with type next in octets into msg->payload (what
  * was there before goes; after an error the message has no payloads). major
  * says which version's types apply. After the last payload, padded allows
- * trailing octets (IKEv1 inside encryption). A chain stops at SK or SKF (RFC 7296 3.14, RFC 7383 2.5: last payload).
- * Errors: ERR_SHORT, ERR_SYNTAX (RESERVED != 0 in IKEv1: RFC 2408 5.3),
- * ERR_LIMIT. */
+ * trailing octets (IKEv1 inside encryption). A chain stops at SK or SKF
+ * (RFC 7296 3.14, RFC 7383 2.5: last payload). Errors: ERR_SHORT, ERR_SYNTAX
+ * (RESERVED != 0 in IKEv1: RFC 2408 5.3), ERR_LIMIT. */
 enum err wire_payloads_read(struct msg *msg, unsigned major, uint8_t next,
     struct view octets, bool padded);
 

@@ -47,6 +47,7 @@ v1_sk_open(const struct v1_keys *keys, struct msg *msg,
 		msg->opened = malloc(body.len);
 		if (msg->opened == NULL)
 			return ERR_NOMEM;
+		msg->opened_len = body.len;
 	}
 	err = cipher_cbc_decrypt(keys->encr, v1_key_encr(keys), iv, body,
 	    msg->opened);
