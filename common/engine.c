@@ -31,11 +31,9 @@ refuse_version(struct env *env, const struct packet *packet,
 	wire_start(&out, &buf, &header);
 	wire_notify_v2(&out, 0, none, N_INVALID_MAJOR_VERSION, none);
 	wire_finish(&out);
-	if (!buf.full) {
-		env_count(env, COUNTER_PACKETS_OUT);
+	if (!buf.full)
 		net_send(env->net, &packet->local, &packet->remote,
 		    packet->natt, buf_done(&buf));
-	}
 }
 
 void
