@@ -334,6 +334,12 @@ end_fit(const struct conn_end *end, const struct addr *addr)
 	return best;
 }
 
+bool
+conn_end_fits(const struct conn_end *end, const struct addr *addr)
+{
+	return end_fit(end, addr) != FIT_NOT;
+}
+
 /* Our own end: a name that has not been looked up yet, or %defaultroute, may
  * be any of our addresses. */
 static bool

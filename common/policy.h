@@ -117,6 +117,9 @@ size_t policy_identify(struct conn **found, size_t count,
     const struct ident *local, const struct addr *local_addr,
     const struct ident *remote, const struct addr *remote_addr);
 
+/* Could addr be this end's? An end whose name has no address yet: no. */
+bool conn_end_fits(const struct conn_end *end, const struct addr *addr);
+
 /* policy_candidates() and policy_identify() in one, through the index of
  * remote identities: complete where thousands of connections wait at %any and
  * differ in the peer's identity only. remote is not NULL; local may be. */
