@@ -44,8 +44,8 @@ v1_key_encr(const struct v1_keys *keys)
 /* RFC 2409 appendix B: SKEYID_e is cut, or, where it is too short, stretched:
  * K1 = prf(SKEYID_e, 0), K2 = prf(SKEYID_e, K1), ... */
 static enum err
-stretch(const struct alg *prf_alg, struct view skeyid_e, uint8_t *key,
-    size_t len)
+stretch(
+    const struct alg *prf_alg, struct view skeyid_e, uint8_t *key, size_t len)
 {
 	uint8_t block[PRF_MAX];
 	static const uint8_t zero[1];

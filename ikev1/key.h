@@ -60,8 +60,8 @@ enum err v1_key_iv_phase2(const struct v1_keys *keys,
  * HASH(1) = prf(SKEYID_a, M-ID | rest)
  * HASH(2) = prf(SKEYID_a, M-ID | Ni_b | rest)
  * HASH(3) = prf(SKEYID_a, 0 | M-ID | Ni_b | Nr_b) */
-enum err v1_key_hash1(const struct v1_keys *keys, uint32_t id,
-    struct view rest, uint8_t out[static PRF_MAX]);
+enum err v1_key_hash1(const struct v1_keys *keys, uint32_t id, struct view rest,
+    uint8_t out[static PRF_MAX]);
 enum err v1_key_hash2(const struct v1_keys *keys, uint32_t id,
     struct view nonce_i, struct view rest, uint8_t out[static PRF_MAX]);
 enum err v1_key_hash3(const struct v1_keys *keys, uint32_t id,

@@ -73,14 +73,14 @@ life_put(struct attributes_reader *reader, bool duration, uint64_t value)
 	uint32_t *into;
 
 	if (!duration) {
-		reader->life_type = value == LIFE_SECONDS ? LIFE_SECONDS
-		    : value == LIFE_KILOBYTE		  ? LIFE_KILOBYTE
-							  : 0;
+		reader->life_type = value == LIFE_SECONDS    ? LIFE_SECONDS
+		                    : value == LIFE_KILOBYTE ? LIFE_KILOBYTE
+		                                             : 0;
 		return reader->life_type != 0;
 	}
 	into = reader->life_type == LIFE_KILOBYTE
-	    ? &reader->transform->kilobytes
-	    : &reader->transform->seconds;
+	           ? &reader->transform->kilobytes
+	           : &reader->transform->seconds;
 	if (*into != 0)
 		return false;
 	*into = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
@@ -116,7 +116,7 @@ phase1_put(struct attributes_reader *reader, uint16_t type, uint64_t value)
 	case A1_GROUP_TYPE:
 		/* Redundant beside a group's number: MODP 1, ECP 2. */
 		return u16_put(reader, type, &group_type, value) &&
-		    (value == 1 || value == 2);
+		       (value == 1 || value == 2);
 	case A1_LIFE_TYPE:
 		return life_put(reader, false, value);
 	case A1_LIFE_DURATION:
@@ -169,8 +169,8 @@ attributes_read(struct v1_transform *transform, enum ipsec_protocol protocol)
 		if (!attribute_take(&rest, &type, &value))
 			return ERR_SHORT;
 		known = protocol == PROTO_IKE
-		    ? phase1_put(&reader, type, value)
-		    : phase2_put(&reader, type, value);
+		            ? phase1_put(&reader, type, value)
+		            : phase2_put(&reader, type, value);
 		/* RFC 2408 4.2: what is not understood is not chosen. */
 		if (!known)
 			transform->usable = false;
@@ -244,9 +244,8 @@ transforms_read(struct v1_sapay *sapay, struct proposal_header *proposal,
 		err = inner_take(&proposal->body, P1_T, &last, &body);
 		if (err != OK)
 			return err;
-		item = sapay->count < V1_TRANSFORMS
-		    ? &sapay->item[sapay->count]
-		    : &over;
+		item = sapay->count < V1_TRANSFORMS ? &sapay->item[sapay->count]
+		                                    : &over;
 		memset(item, 0, sizeof(*item));
 		if (!view_u8(&body, &item->number) ||
 		    !view_u8(&body, &item->id) || !view_u16(&body, &reserved))
@@ -272,8 +271,8 @@ transforms_read(struct v1_sapay *sapay, struct proposal_header *proposal,
 }
 
 enum err
-v1_sapay_read(struct v1_sapay *sapay, struct view body,
-    enum ipsec_protocol protocol)
+v1_sapay_read(
+    struct v1_sapay *sapay, struct view body, enum ipsec_protocol protocol)
 {
 	struct proposal_header proposal;
 	uint32_t doi, situation;
@@ -293,6 +292,8 @@ v1_sapay_read(struct v1_sapay *sapay, struct view body,
 			return err;
 		/* RFC 2408 4.2: proposals of one number are wanted together,
 		 * as AH and ESP would be. We do one protocol only. */
+		if (number >= 0 && protocol == PROTO_IKE)
+			return ERR_SYNTAX; /* RFC 2409 5: one proposal */
 		if (proposal.number == number) {
 			for (size_t i = first; i < sapay->count; i++)
 				sapay->item[i].usable = false;
@@ -332,8 +333,8 @@ offer_phase1(struct offer *offer, const struct v1_transform *t)
 	offer_put(offer, ALG_PRF, t->hash, 0, hash);
 	offer_put(offer, ALG_INTEG, t->hash, 0,
 	    hash != NULL ? alg_integ_of_prf(hash) : NULL);
-	offer_put(offer, ALG_KEX, t->group, 0,
-	    alg_by_phase1(ALG_KEX, t->group, 0));
+	offer_put(
+	    offer, ALG_KEX, t->group, 0, alg_by_phase1(ALG_KEX, t->group, 0));
 }
 
 static void
@@ -498,8 +499,8 @@ put_seconds(struct buf *buf, uint16_t type, uint32_t seconds)
 }
 
 void
-v1_sapay_answer(struct buf *buf, const struct v1_transform *chosen,
-    uint32_t spi)
+v1_sapay_answer(
+    struct buf *buf, const struct v1_transform *chosen, uint32_t spi)
 {
 	struct writer writer;
 
@@ -515,10 +516,10 @@ static bool
 transform_equal(const struct v1_transform *a, const struct v1_transform *b)
 {
 	return a->id == b->id && a->encr == b->encr && a->hash == b->hash &&
-	    a->group == b->group && a->auth == b->auth &&
-	    a->key_bits == b->key_bits && a->mode == b->mode &&
-	    a->esn == b->esn && a->seconds == b->seconds &&
-	    a->kilobytes == b->kilobytes;
+	       a->group == b->group && a->auth == b->auth &&
+	       a->key_bits == b->key_bits && a->mode == b->mode &&
+	       a->esn == b->esn && a->seconds == b->seconds &&
+	       a->kilobytes == b->kilobytes;
 }
 
 enum err
@@ -547,8 +548,8 @@ ike_sayable(const struct alg_set *usable, const struct alg *encr,
     const struct alg *hash, const struct alg *kex)
 {
 	return encr->phase1 != 0 && hash->phase1 != 0 && kex->phase1 != 0 &&
-	    alg_set_has(usable, encr) && alg_set_has(usable, hash) &&
-	    alg_set_has(usable, kex);
+	       alg_set_has(usable, encr) && alg_set_has(usable, hash) &&
+	       alg_set_has(usable, kex);
 }
 
 /* IKEv1 has one hash for what is PRF and integrity in IKEv2. */
@@ -593,8 +594,8 @@ ike_proposal(struct writer *writer, const struct proposal *p,
 				if (writer->count < V1_OFFERED &&
 				    hash_in(p, hash) &&
 				    ike_sayable(usable, encr, hash, kex))
-					ike_transform(writer, encr, hash, kex,
-					    seconds);
+					ike_transform(
+					    writer, encr, hash, kex, seconds);
 			}
 }
 
@@ -627,8 +628,8 @@ esp_transform(struct writer *writer, const struct v1_esp_offer *offer,
 
 	if (writer->count >= V1_OFFERED)
 		return;
-	write_transform(writer, (uint8_t)(writer->count + 1),
-	    (uint8_t)encr->phase2);
+	write_transform(
+	    writer, (uint8_t)(writer->count + 1), (uint8_t)encr->phase2);
 	if (encr->key_attr)
 		put_tv(buf, A2_KEY_LENGTH, encr->key_bits);
 	if (integ != NULL)
@@ -692,12 +693,10 @@ v1_sapay_offer_esp(struct buf *buf, const struct v1_esp_offer *offer)
 
 		if (!esp_group_fits(p, offer->group))
 			continue;
-		/* Interop: attribute 11 is unknown to old peers, which then
-		 * take a transform without it. */
-		if (p->esn & ESN_NO)
-			esp_proposal(&writer, offer, p, false);
-		if (p->esn & ESN_YES)
-			esp_proposal(&writer, offer, p, true);
+		/* Interop: attribute 11 is unknown to old peers, some of
+		 * which then refuse all. It stands only where nothing else
+		 * will do. */
+		esp_proposal(&writer, offer, p, !(p->esn & ESN_NO));
 	}
 	write_end(&writer);
 	return writer.count;

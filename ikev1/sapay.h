@@ -39,8 +39,8 @@ struct v1_transform {
 	/* Nothing here forbids it: a single protocol, which is the one asked
 	 * for, a legal SPI, and every attribute known and stated once. */
 	bool usable;
-	uint32_t spi;     /* of its proposal, ESP */
-	struct view attributes; /* as received */
+	uint32_t spi;                     /* of its proposal, ESP */
+	struct view attributes;           /* as received */
 	uint16_t encr, hash, group, auth; /* 0: not stated. encr: phase 1 */
 	uint16_t key_bits, mode;
 	bool esn;
@@ -58,8 +58,8 @@ struct v1_sapay {
  * it: ERR_SHORT, ERR_SYNTAX (RFC 2408 5.3 to 5.6); ERR_UNSUPPORTED for another
  * DOI or situation (RFC 2407 4.2). Unknown things void their transform only.
  * Transforms beyond V1_TRANSFORMS are not looked at. */
-enum err v1_sapay_read(struct v1_sapay *sapay, struct view body,
-    enum ipsec_protocol protocol);
+enum err v1_sapay_read(
+    struct v1_sapay *sapay, struct view body, enum ipsec_protocol protocol);
 
 /* The usable transforms as offers, tag being the index into item; offers has
  * room for sapay->count. want: only those for which it answers true, NULL for
@@ -72,8 +72,8 @@ size_t v1_sapay_offers(const struct v1_sapay *sapay,
 /* Writes the body of an answer: the chosen transform, octets unchanged, with
  * its numbers (RFC 2408 4.2, RFC 2409 5), under our SPI (spi 0: phase 1,
  * none). */
-void v1_sapay_answer(struct buf *buf, const struct v1_transform *chosen,
-    uint32_t spi);
+void v1_sapay_answer(
+    struct buf *buf, const struct v1_transform *chosen, uint32_t spi);
 
 /* The transform of offered that the answer names: ERR_NO_PROPOSAL unless the
  * answer holds exactly one, with the numbers of one of ours and equal

@@ -17,14 +17,14 @@ v1_sk_seal(const struct v1_keys *keys, struct buf *message,
 
 	if (message->full || message->len <= WIRE_HEADER)
 		return ERR_LONG;
-	buf_zero(message,
-	    (block - (message->len - WIRE_HEADER) % block) % block);
+	buf_zero(
+	    message, (block - (message->len - WIRE_HEADER) % block) % block);
 	if (message->full)
 		return ERR_LONG;
 	body = message->at + WIRE_HEADER;
 	len = message->len - WIRE_HEADER;
-	err = cipher_cbc_encrypt(keys->encr, v1_key_encr(keys), iv,
-	    view_of(body, len), body);
+	err = cipher_cbc_encrypt(
+	    keys->encr, v1_key_encr(keys), iv, view_of(body, len), body);
 	if (err != OK)
 		return err;
 	message->at[FLAGS_AT] |= FLAG_V1_ENCRYPTION;
@@ -49,12 +49,12 @@ v1_sk_open(const struct v1_keys *keys, struct msg *msg,
 			return ERR_NOMEM;
 		msg->opened_len = body.len;
 	}
-	err = cipher_cbc_decrypt(keys->encr, v1_key_encr(keys), iv, body,
-	    msg->opened);
+	err = cipher_cbc_decrypt(
+	    keys->encr, v1_key_encr(keys), iv, body, msg->opened);
 	if (err != OK)
 		return err;
-	err = wire_payloads_read(msg, 1, msg->header.next,
-	    view_of(msg->opened, body.len), true);
+	err = wire_payloads_read(
+	    msg, 1, msg->header.next, view_of(msg->opened, body.len), true);
 	if (err != OK)
 		return err;
 	msg->sealed = true;

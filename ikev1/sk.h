@@ -28,8 +28,7 @@ enum err v1_sk_seal(const struct v1_keys *keys, struct buf *message,
  * multiple of the block, or what came out is no chain of payloads (a wrong
  * key, as likely as not); ERR_NOMEM. May be called again with other keys. */
 enum err v1_sk_open(const struct v1_keys *keys, struct msg *msg,
-    const uint8_t iv[static V1_BLOCK_MAX],
-    uint8_t next[static V1_BLOCK_MAX]);
+    const uint8_t iv[static V1_BLOCK_MAX], uint8_t next[static V1_BLOCK_MAX]);
 
 /* All that follows the first payload (HASH), to the end of the last one; what
  * comes after that is padding. Empty if there is one payload. */

@@ -1,0 +1,848 @@
+#include "ikev1/life.h"
+
+#include <string.h>
+
+#include "common/natt.h"
+#include "ikev1/info.h"
+#include "ikev1/phase1.h"
+#include "ikev1/quick.h"
+#include "ikev1/v1.h"
+#include "kernel/install.h"
+
+#define OLD_MS      5000  /* a replaced ISAKMP SA is deleted after */
+#define OLD_BUSY_MS 5000  /* ... and again so much later while it is busy */
+#define CLOSING_MS  10000 /* until a closing one goes at the latest */
+#define RENEW_MS    60000 /* between tries to renew phase 1 */
+#define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
+#define REVIVED_MS  30000 /* until such a child is renewed */
+#define SLACK_MS    2000  /* negotiations so close together overlapped */
+
+#define ALIVE (IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED))
+
+/* SAs of the same peer -------------------------------------------------- */
+
+/* The next of ours with this remote identity, husks included. */
+static struct v1_sa *
+same_identity(const struct v1_sa *v1, struct v1_sa *previous)
+{
+	struct ike_sa *sa = previous != NULL ? &previous->ike : NULL;
+
+	while ((sa = sa_by_remote_in(
+	            v1->ike.env->sadb, v1->ike.id_remote, ALIVE, sa)) != NULL)
+		if (sa->engine == &v1_engine)
+			return v1_sa(sa);
+	return NULL;
+}
+
+/* A shared identity may stand for several hosts, so the address counts too. */
+static bool
+same_peer(const struct v1_sa *a, const struct v1_sa *b)
+{
+	return a != b && addr_equal(&a->ike.remote.addr, &b->ike.remote.addr) &&
+	       (a->ike.conn == b->ike.conn ||
+	           conn_same_peer(a->ike.conn, b->ike.conn));
+}
+
+static bool
+usable(const struct v1_sa *v1)
+{
+	return v1->ike.state == IKE_ESTABLISHED && !v1->husk && !v1->deleting;
+}
+
+/* The newest established SA of v1's peer, other than v1. */
+static struct v1_sa *
+successor(const struct v1_sa *v1)
+{
+	struct v1_sa *found = NULL, *other = NULL;
+
+	if (v1->ike.id_remote == NULL)
+		return NULL;
+	while ((other = same_identity(v1, other)) != NULL)
+		if (usable(other) && same_peer(v1, other) &&
+		    (found == NULL || other->ike.serial > found->ike.serial))
+			found = other;
+	return found;
+}
+
+struct v1_sa *
+v1_life_current(struct ike_sa *sa)
+{
+	return usable(v1_sa(sa)) ? v1_sa(sa) : successor(v1_sa(sa));
+}
+
+/* Endpoints ------------------------------------------------------------- */
+
+static void
+move_children(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	for (struct child_sa *child = sa->children; child != NULL;
+	     child = child->next) {
+		if (endpoint_equal(&child->local, &sa->local) &&
+		    endpoint_equal(&child->remote, &sa->remote))
+			continue;
+		child->local = sa->local;
+		child->remote = sa->remote;
+		if (child->state >= CHILD_INBOUND)
+			install_move(sa->env, child);
+	}
+}
+
+static void
+go_to(struct v1_sa *v1, const struct endpoint *local,
+    const struct endpoint *remote, bool natt)
+{
+	struct ike_sa *sa = &v1->ike;
+	char text[ENDPOINT_TEXT];
+
+	sa->local = *local;
+	sa->remote = *remote;
+	sa->natt = natt;
+	sa_log(sa, LOG_LEVEL_INFO, "the peer is at %s now",
+	    endpoint_text(remote, text));
+	for (struct exchange *x = sa->exchanges; x != NULL; x = x->next)
+		if (x->rexmit.env != NULL)
+			rexmit_move(&x->rexmit, local, remote, natt);
+	move_children(v1);
+}
+
+void
+v1_follow(struct v1_sa *v1, const struct endpoint *local,
+    const struct endpoint *remote, bool natt, bool floated)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	if (endpoint_equal(&sa->remote, remote) &&
+	    endpoint_equal(&sa->local, local) && sa->natt == natt)
+		return;
+	/* RFC 3947 4: the responder goes where the fifth message came from.
+	 * Later only a peer behind NAT moves, and who is behind NAT himself
+	 * believes his own box only as the responder. */
+	if (floated ? sa->initiator
+	            : !sa->nat_remote || (sa->nat_local && sa->initiator))
+		return;
+	go_to(v1, local, remote, natt);
+}
+
+void
+v1_life_mapping(struct ike_sa *sa, const struct endpoint *remote)
+{
+	struct v1_sa *v1 = v1_sa(sa);
+
+	if (sa->established_ms != 0 && sa->natt && sa->nat_remote &&
+	    !endpoint_equal(&sa->remote, remote))
+		go_to(v1, &sa->local, remote, true);
+}
+
+/* RFC 3948 4: only from behind NAT. */
+static void
+keepalive(void *arg)
+{
+	struct v1_sa *v1 = arg;
+	struct ike_sa *sa = &v1->ike;
+
+	if (v1->husk || !sa->natt || !sa->nat_local)
+		return;
+	sa->env->net->ops->keepalive(sa->env->net, &sa->local, &sa->remote);
+	timer_set(sa->env->timers, &sa->keepalive_timer, NATT_KEEPALIVE_MS);
+}
+
+/* Children that move ---------------------------------------------------- */
+
+static bool
+movable(const struct child_sa *child)
+{
+	return child->state == CHILD_UP || child->state == CHILD_REKEYED;
+}
+
+/* Children that are being negotiated stay with the SA that protects that. */
+static void
+adopt(struct v1_sa *from, struct v1_sa *to)
+{
+	struct child_sa *next;
+
+	for (struct child_sa *child = from->ike.children; child != NULL;
+	     child = next) {
+		next = child->next;
+		if (movable(child))
+			child_move(child, &to->ike);
+	}
+	move_children(to);
+}
+
+static bool
+has_movable(const struct v1_sa *v1)
+{
+	for (const struct child_sa *child = v1->ike.children; child != NULL;
+	     child = child->next)
+		if (movable(child))
+			return true;
+	return false;
+}
+
+/* Ends ------------------------------------------------------------------ */
+
+/* Nobody needs this husk any more. */
+static void
+reap(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	if (!v1->husk || sa->child_count > 0 || sa->state == IKE_DEAD)
+		return;
+	sa_event(sa, NULL, EVENT_IKE_DOWN, OK, true, "its children have ended");
+	sa_kill(sa, OK, true, "its children have ended");
+}
+
+/* What was being negotiated below an SA ends with it. */
+static void
+end_exchanges(struct v1_sa *v1)
+{
+	struct child_sa *next;
+
+	for (struct child_sa *child = v1->ike.children; child != NULL;
+	     child = next) {
+		next = child->next;
+		if (!movable(child))
+			v1_life_child_kill(
+			    child, ERR_CANCELLED, true, "the ISAKMP SA ended");
+	}
+	while (v1->ike.exchanges != NULL)
+		exchange_end(v1->ike.exchanges);
+}
+
+static void
+make_husk(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+	struct timers *timers = sa->env->timers;
+
+	end_exchanges(v1);
+	v1->husk = true;
+	sa_set_state(sa, IKE_REKEYED);
+	v1_key_free(&v1->keys);
+	timer_stop(timers, &sa->expire_timer);
+	timer_stop(timers, &sa->dpd_timer);
+	timer_stop(timers, &sa->keepalive_timer);
+	timer_stop(timers, &sa->rekey_timer);
+	if (sa->initiator && sa->conn->rekey)
+		timer_set(timers, &sa->rekey_timer,
+		    ORPHAN_MS / 2 + env_random_u32(sa->env) % ORPHAN_MS);
+	sa_log(sa, LOG_LEVEL_INFO,
+	    "ISAKMP SA has ended; its %zu children live on", sa->child_count);
+}
+
+/* RFC 2408 4.3: the ISAKMP SA ends, its children do not. */
+static void
+retire(struct v1_sa *v1, bool by_peer, const char *text)
+{
+	struct ike_sa *sa = &v1->ike;
+	struct v1_sa *heir = successor(v1);
+
+	sa_hold(sa);
+	end_exchanges(v1);
+	if (heir != NULL) {
+		adopt(v1, heir);
+		sa_set_state(sa, IKE_REKEYED); /* no IKE_DOWN is told */
+		sa_kill(sa, OK, by_peer, text);
+	} else if (has_movable(v1)) {
+		make_husk(v1);
+	} else {
+		sa_kill(sa, OK, by_peer, text);
+	}
+	sa_release(sa);
+}
+
+static bool
+deletes_pending(const struct v1_sa *v1)
+{
+	for (const struct exchange *x = v1->ike.exchanges; x != NULL;
+	     x = x->next)
+		if (x->type == EXCH_INFORMATIONAL_V1 &&
+		    x->role == ROLE_INITIATOR)
+			return true;
+	return false;
+}
+
+/* The SA's own Delete goes out; when its last repeat has, the SA ends. */
+static void
+begin_delete(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	v1->deleting = true;
+	timer_stop(sa->env->timers, &sa->rekey_timer);
+	timer_stop(sa->env->timers, &sa->dpd_timer);
+	timer_stop(sa->env->timers, &sa->keepalive_timer);
+	timer_set(sa->env->timers, &sa->expire_timer, CLOSING_MS);
+	v1_info_delete_sa(v1);
+}
+
+void
+v1_life_deleted(struct v1_exchange *x)
+{
+	struct ike_sa *sa = x->x.sa;
+	struct v1_sa *v1 = v1_sa(sa);
+
+	sa_hold(sa);
+	exchange_end(&x->x);
+	if (v1->deleting && !deletes_pending(v1)) {
+		if (sa->state == IKE_REKEYED)
+			retire(v1, false, "replaced");
+		else
+			sa_kill(sa, OK, false, "closed");
+	}
+	sa_release(sa);
+}
+
+static bool
+quick_pending(const struct v1_sa *v1)
+{
+	for (const struct exchange *x = v1->ike.exchanges; x != NULL;
+	     x = x->next)
+		if (x->type == EXCH_QUICK && x->state != V1_QUICK_DONE)
+			return true;
+	return false;
+}
+
+static void
+expired(void *arg)
+{
+	struct v1_sa *v1 = arg;
+	struct ike_sa *sa = &v1->ike;
+
+	if (sa->established_ms == 0) {
+		sa_kill(sa, ERR_TIMEOUT, true,
+		    "the handshake was not finished in time");
+	} else if (v1->deleting && sa->state == IKE_CLOSING) {
+		sa_kill(sa, OK, false, "closed");
+	} else if (v1->deleting) {
+		retire(v1, false, "replaced");
+	} else if (sa->state == IKE_REKEYED && quick_pending(v1) &&
+	           env_now(sa->env) < sa->expire_at_ms) {
+		timer_set(sa->env->timers, &sa->expire_timer, OLD_BUSY_MS);
+	} else {
+		/* Replaced and idle, or at the end of its lifetime. */
+		sa_set_state(sa, IKE_REKEYED);
+		begin_delete(v1);
+	}
+}
+
+enum err
+v1_life_close(struct ike_sa *sa)
+{
+	struct v1_sa *v1 = v1_sa(sa);
+	uint32_t spis[V1_DELETE_MAX];
+	size_t count = 0;
+
+	if (sa->established_ms == 0 || v1->husk) {
+		if (v1->husk)
+			sa_event(sa, NULL, EVENT_IKE_DOWN, OK, false, "closed");
+		sa_kill(sa, ERR_CANCELLED, false, "closed");
+		return OK;
+	}
+	sa_hold(sa);
+	while (sa->children != NULL) {
+		struct child_sa *child = sa->children;
+		struct v1_exchange *x = v1_quick_of(child);
+
+		if (child->spi_in != 0 && child->state != CHILD_NEW)
+			spis[count++] = child->spi_in;
+		if (x != NULL)
+			exchange_end(&x->x);
+		child_kill(child, ERR_CANCELLED, false, "closed");
+		if (count == V1_DELETE_MAX) {
+			v1_info_delete_children(v1, spis, count);
+			count = 0;
+		}
+	}
+	v1_info_delete_children(v1, spis, count);
+	sa_set_state(sa, IKE_CLOSING);
+	begin_delete(v1);
+	sa_release(sa);
+	return OK;
+}
+
+/* Renewal of phase 1 ---------------------------------------------------- */
+
+enum err
+v1_life_renew(struct ike_sa *sa)
+{
+	struct v1_sa *v1 = v1_sa(sa), *renewal;
+	struct env *env = sa->env;
+	struct ike_sa *under_way = sa_by_serial(env->sadb, v1->renewed_by);
+	struct conn *conn;
+	enum err err;
+
+	if (sa->established_ms == 0 || v1->deleting)
+		return ERR_WRONG_STATE;
+	if (v1->renewed_by != 0 && under_way != NULL)
+		return OK;
+	timer_set(env->timers, &sa->rekey_timer, RENEW_MS);
+	conn = env->policy != NULL ? policy_conn(env->policy, sa->conn->name)
+	                           : NULL;
+	if (conn == NULL || !conn_allows(conn, 1))
+		conn = sa->conn;
+	err = v1_main_begin(env, conn, &sa->local, &sa->remote, sa->natt,
+	    sa->serial, false, &renewal);
+	if (err == OK)
+		v1->renewed_by = renewal->ike.serial;
+	return err;
+}
+
+static void
+renewal_due(void *arg)
+{
+	struct v1_sa *v1 = arg;
+	struct v1_sa *heir;
+
+	/* Somebody else may have made a new one since. */
+	heir = v1->husk ? successor(v1) : NULL;
+	if (heir != NULL)
+		retire(v1, true, "replaced");
+	else
+		v1_life_renew(&v1->ike);
+}
+
+/* v1 is replaced: it answers, but begins nothing any more. */
+static void
+superseded(struct v1_sa *v1, struct v1_sa *by)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	timer_stop(sa->env->timers, &sa->rekey_timer);
+	timer_stop(sa->env->timers, &sa->dpd_timer);
+	v1->renewed_by = by->ike.serial;
+	sa_set_state(sa, IKE_REKEYED);
+}
+
+/* ... and we delete it in a while. */
+static void
+replace(struct v1_sa *old, struct v1_sa *by)
+{
+	adopt(old, by);
+	superseded(old, by);
+	if (old->husk)
+		retire(old, true, "replaced");
+	else
+		timer_set(old->ike.env->timers, &old->ike.expire_timer, OLD_MS);
+}
+
+/* Both ends made a new SA at once: the lower initiator cookie loses, and its
+ * initiator deletes. Returns the one that stays. */
+static struct v1_sa *
+collide(struct v1_sa *a, struct v1_sa *b)
+{
+	struct v1_sa *loser = a->ike.spi_i < b->ike.spi_i ? a : b;
+	struct v1_sa *winner = loser == a ? b : a;
+
+	env_count(a->ike.env, COUNTER_COLLISIONS);
+	if (loser->ike.initiator)
+		replace(loser, winner);
+	else
+		superseded(loser, winner);
+	return winner;
+}
+
+/* Each began before the other was up, at the two ends. */
+static bool
+at_once(const struct v1_sa *a, const struct v1_sa *b)
+{
+	return a->ike.initiator != b->ike.initiator &&
+	       a->ike.created_ms < b->ike.established_ms + SLACK_MS &&
+	       b->ike.created_ms < a->ike.established_ms + SLACK_MS;
+}
+
+/* v1 has come up beside others of the same peer: true if it replaced one. */
+static bool
+take_over(struct v1_sa *v1)
+{
+	struct v1_sa *other = NULL, *next;
+	bool replaced = false;
+
+	for (other = same_identity(v1, NULL); other != NULL; other = next) {
+		next = same_identity(v1, other);
+		if (!same_peer(v1, other) || other->deleting)
+			continue;
+		if (other->ike.serial == v1->replaces || other->husk) {
+			replace(other, v1);
+			replaced = true;
+		} else if (other->ike.state != IKE_ESTABLISHED) {
+			continue;
+		} else if (at_once(v1, other)) {
+			collide(v1, other);
+		} else if (!v1->ike.initiator) {
+			superseded(other, v1);
+			replaced = true;
+		}
+	}
+	return replaced;
+}
+
+/* Coming up ------------------------------------------------------------- */
+
+/* Once for each SA, so that a replay does nothing. Those that came up while
+ * this one was being made are not meant. */
+void
+v1_life_contact(struct v1_sa *v1)
+{
+	struct v1_sa *other, *next;
+
+	if (v1->contacted || !v1->ike.env->policy->uniqueids)
+		return;
+	v1->contacted = true;
+	for (other = same_identity(v1, NULL); other != NULL; other = next) {
+		next = same_identity(v1, other);
+		if (other == v1 ||
+		    other->ike.established_ms >= v1->ike.created_ms)
+			continue;
+		sa_log(&other->ike, LOG_LEVEL_INFO,
+		    "the peer has started anew (INITIAL-CONTACT)");
+		sa_kill(&other->ike, OK, true, "INITIAL-CONTACT");
+	}
+}
+
+static uint64_t
+agreed_ms(uint64_t own_ms, uint32_t seconds)
+{
+	uint64_t theirs = seconds == 0 ? LIFETIME_DEFAULT_MS
+	                  : seconds < V1_LIFETIME_FLOOR_S
+	                      ? V1_LIFETIME_FLOOR_S * 1000ull
+	                      : seconds * 1000ull;
+
+	return theirs < own_ms ? theirs : own_ms;
+}
+
+/* Who answered renews later than who began, so that they seldom meet. */
+static void
+renew_later(struct env *env, const struct conn *conn, struct timer *timer,
+    uint64_t *at_ms, uint64_t lifetime_ms)
+{
+	uint64_t margin = conn->margin_ms / 3;
+
+	if (!timer_armed(timer) || margin == 0 || margin > lifetime_ms / 4)
+		return;
+	timer_set(env->timers, timer, lifetime_ms - margin);
+	*at_ms = env_now(env) + lifetime_ms - margin;
+}
+
+static void
+set_lifetime(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+	uint64_t ms = agreed_ms(sa->conn->ike_lifetime_ms, v1->seconds);
+
+	sa_set_lifetime(sa, ms, true);
+	if (!sa->initiator)
+		renew_later(
+		    sa->env, sa->conn, &sa->rekey_timer, &sa->rekey_at_ms, ms);
+}
+
+static void
+rekey_overdue(struct v1_sa *v1)
+{
+	uint64_t now = env_now(v1->ike.env);
+	struct child_sa *child, *next;
+
+	for (child = v1->ike.children; child != NULL; child = next) {
+		next = child->next;
+		if (child->state == CHILD_UP && child->rekeyed_by == 0 &&
+		    child->rekey_at_ms != 0 && child->rekey_at_ms <= now)
+			v1_quick_rekey(child);
+	}
+}
+
+void
+v1_life_established(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+	const struct ts none[2] = { { .proto = 0 }, { .proto = 0 } };
+	char text[SUITE_TEXT], id[IDENT_TEXT];
+	bool contact = v1->main->initial_contact, renewed;
+
+	v1_main_free(sa->env, v1->main);
+	v1->main = NULL;
+	v1_info_alive(v1);
+	set_lifetime(v1);
+	sa_log(sa, LOG_LEVEL_INFO, "ISAKMP SA with %s: %s%s",
+	    ident_text(sa->id_remote, id), suite_text(&sa->suite, text),
+	    sa->natt ? ", NAT-T" : "");
+	if (contact)
+		v1_life_contact(v1);
+	renewed = take_over(v1);
+	sa_event(sa, NULL, renewed ? EVENT_IKE_REKEYED : EVENT_IKE_UP, OK,
+	    false, NULL);
+	v1_info_dpd_begin(v1);
+	if (sa->natt && sa->nat_local)
+		timer_set(
+		    sa->env->timers, &sa->keepalive_timer, NATT_KEEPALIVE_MS);
+	if (v1->first_child)
+		v1_quick_conn(sa, sa->conn, none);
+	rekey_overdue(v1);
+}
+
+void
+v1_life_received(struct v1_sa *v1)
+{
+	struct exchange *x;
+
+	if (v1->ike.initiator || v1->ike.established_ms == 0)
+		return;
+	x = exchange_find(
+	    &v1->ike, EXCH_IDENTITY_PROTECTION, ROLE_RESPONDER, 0);
+	if (x != NULL && x->state == V1_MAIN_DONE && !x->running)
+		exchange_end(x);
+}
+
+void
+v1_life_init(struct v1_sa *v1)
+{
+	timer_init(&v1->ike.rekey_timer, renewal_due, v1);
+	timer_init(&v1->ike.expire_timer, expired, v1);
+	timer_init(&v1->ike.dpd_timer, v1_info_dpd, v1);
+	timer_init(&v1->ike.keepalive_timer, keepalive, v1);
+}
+
+/* Children -------------------------------------------------------------- */
+
+void
+v1_life_child_kill(
+    struct child_sa *child, enum err why, bool by_peer, const char *text)
+{
+	struct v1_sa *v1 = v1_sa(child->sa);
+	struct v1_exchange *x = v1_quick_of(child);
+
+	sa_hold(&v1->ike);
+	if (x != NULL)
+		exchange_end(&x->x);
+	child_kill(child, why, by_peer, text);
+	reap(v1);
+	sa_release(&v1->ike);
+}
+
+static void
+tell_delete(struct child_sa *child)
+{
+	struct v1_sa *v1 = v1_life_current(child->sa);
+
+	if (v1 == NULL && !v1_sa(child->sa)->husk)
+		v1 = v1_sa(child->sa);
+	if (v1 != NULL && child->spi_in != 0)
+		v1_info_delete_children(v1, &child->spi_in, 1);
+}
+
+static void
+child_expired(void *arg)
+{
+	struct child_sa *child = arg;
+
+	tell_delete(child);
+	v1_life_child_kill(child, ERR_TIMEOUT, false, "its lifetime is over");
+}
+
+static void
+child_rekey_due(void *arg)
+{
+	v1_quick_rekey(arg);
+}
+
+void
+v1_life_child_init(struct child_sa *child)
+{
+	timer_init(&child->rekey_timer, child_rekey_due, child);
+	timer_init(&child->expire_timer, child_expired, child);
+}
+
+enum err
+v1_life_child_close(struct child_sa *child)
+{
+	tell_delete(child);
+	v1_life_child_kill(child, ERR_CANCELLED, false, "closed");
+	return OK;
+}
+
+bool
+v1_life_child_lifetime(struct child_sa *child, uint32_t seconds)
+{
+	uint64_t own = child->conn->lifetime_ms;
+	uint64_t ms = agreed_ms(own, seconds);
+
+	child_set_lifetime(child, ms, true);
+	if (!child->initiator)
+		renew_later(child->sa->env, child->conn, &child->rekey_timer,
+		    &child->rekey_at_ms, ms);
+	return own < (seconds == 0 ? LIFETIME_DEFAULT_MS : seconds * 1000ull);
+}
+
+/* As child_linger(); a husk ends with its last child. */
+static void
+linger(struct child_sa *child)
+{
+	struct v1_sa *v1 = v1_sa(child->sa);
+
+	sa_hold(&v1->ike);
+	child_linger(child, V1_CHILD_LINGER_MS);
+	reap(v1);
+	sa_release(&v1->ike);
+}
+
+/* Another took the place of old; ours: it is for us to delete it. */
+static void
+child_replaced(struct child_sa *old, const struct child_sa *by, bool ours)
+{
+	timer_stop(old->sa->env->timers, &old->rekey_timer);
+	old->rekeyed_by = by->serial;
+	old->state = CHILD_REKEYED;
+	if (!ours)
+		return;
+	tell_delete(old);
+	linger(old);
+}
+
+static uint32_t
+initiators_spi(const struct child_sa *child)
+{
+	return child->initiator ? child->spi_in : child->spi_out;
+}
+
+static bool
+children_alike(const struct child_sa *a, const struct child_sa *b)
+{
+	return a != b && a->state == CHILD_UP && b->rekeyed_by == 0 &&
+	       a->rekeyed_by == 0 && a->conn == b->conn &&
+	       ts_list_equal(&a->ts_local, &b->ts_local) &&
+	       ts_list_equal(&a->ts_remote, &b->ts_remote);
+}
+
+/* When its lifetime began: when it was agreed. */
+static uint64_t
+agreed_at(const struct child_sa *child)
+{
+	return child->expire_at_ms - child->lifetime_ms;
+}
+
+static bool
+children_at_once(const struct child_sa *a, const struct child_sa *b)
+{
+	return a->initiator != b->initiator &&
+	       a->created_ms < agreed_at(b) + SLACK_MS &&
+	       b->created_ms < agreed_at(a) + SLACK_MS;
+}
+
+/* child has come up beside one with the same selectors. */
+static void
+children_meet(struct child_sa *child, struct child_sa *other)
+{
+	struct child_sa *loser;
+
+	if (!children_at_once(child, other)) {
+		/* The peer renewed it; the Delete is the peer's, too. */
+		if (!child->initiator)
+			child_replaced(other, child, false);
+		return;
+	}
+	env_count(child->sa->env, COUNTER_COLLISIONS);
+	loser = initiators_spi(child) < initiators_spi(other) ? child : other;
+	child_replaced(loser, loser == child ? other : child, loser->initiator);
+}
+
+static struct child_sa *
+find_alike(const struct child_sa *child)
+{
+	struct v1_sa *own = v1_sa(child->sa), *v1 = NULL;
+
+	while ((v1 = same_identity(own, v1)) != NULL)
+		for (struct child_sa *other = v1->ike.children; other != NULL;
+		     other = other->next)
+			if (children_alike(other, child))
+				return other;
+	return NULL;
+}
+
+void
+v1_life_child_up(struct child_sa *child, uint64_t rekeys)
+{
+	struct sadb *sadb = child->sa->env->sadb;
+	struct child_sa *old = child_by_serial(sadb, rekeys), *other;
+	char local[TS_TEXT], remote[TS_TEXT];
+
+	other = find_alike(child);
+	if (old == NULL && other != NULL && !children_at_once(child, other))
+		old = other;
+	child_up(child, old);
+	sa_log(child->sa, LOG_LEVEL_INFO, "IPsec SA %08x/%08x: %s === %s",
+	    child->spi_in, child->spi_out,
+	    ts_text(&child->ts_local.item[0], local),
+	    ts_text(&child->ts_remote.item[0], remote));
+	if (old != NULL && rekeys != 0 && child->initiator)
+		child_replaced(old, child, true);
+	other = find_alike(child);
+	if (other != NULL)
+		children_meet(child, other);
+}
+
+/* The two ends may judge a collision differently when messages were lost: the
+ * child that the deleted one had replaced is in use again. */
+static void
+revive(struct v1_sa *own, struct child_sa *deleted)
+{
+	struct v1_sa *v1 = NULL;
+
+	while ((v1 = same_identity(own, v1)) != NULL)
+		for (struct child_sa *child = v1->ike.children; child != NULL;
+		     child = child->next)
+			if (child->state == CHILD_REKEYED &&
+			    child->rekeyed_by == deleted->serial) {
+				child->state = CHILD_UP;
+				child->rekeyed_by = 0;
+				deleted->rekeyed_by = child->serial;
+				if (child->conn->rekey)
+					timer_set(v1->ike.env->timers,
+					    &child->rekey_timer, REVIVED_MS);
+				return;
+			}
+}
+
+void
+v1_life_child_deleted(struct v1_sa *v1, uint32_t spi)
+{
+	struct v1_sa *other = NULL;
+	struct child_sa *child = NULL;
+
+	while (child == NULL && (other = same_identity(v1, other)) != NULL)
+		child = child_by_spi_out(&other->ike, spi);
+	if (child == NULL) {
+		/* Interop: some name the SPI of the other end. */
+		child = child_by_spi_in(v1->ike.env->sadb, spi);
+		if (child != NULL &&
+		    (child->sa->engine != &v1_engine ||
+		        child->sa->id_remote == NULL ||
+		        !ident_equal(child->sa->id_remote, v1->ike.id_remote)))
+			child = NULL;
+	}
+	if (child == NULL)
+		return;
+	revive(v1, child);
+	if (child->state == CHILD_REKEYED)
+		linger(child); /* its last packets may still be on the way */
+	else
+		v1_life_child_kill(child, OK, true, "deleted by the peer");
+}
+
+void
+v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r)
+{
+	struct v1_sa *other = NULL;
+
+	while ((other = same_identity(v1, other)) != NULL) {
+		if (other->ike.spi_i != spi_i || other->ike.spi_r != spi_r ||
+		    other->husk)
+			continue;
+		if (other->ike.state == IKE_CLOSING)
+			sa_kill(&other->ike, OK, true, "closed by both");
+		else
+			retire(other, true, "deleted by the peer");
+		return;
+	}
+}
