@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/alg.h"
+#include "common/buf.h"
 #include "common/err.h"
 #include "common/event.h"
 #include "common/log.h"
@@ -53,6 +54,12 @@ struct env {
 	 * assembles the gateway: common/ lies below kernel/). May be NULL. */
 	void (*child_gone)(
 	    struct env *env, struct child_sa *child, uint64_t linger_ms);
+	/* A test tool, NULL in production: may change the payloads of a message
+	 * of ours before it is sealed (IKEv1: and before its HASH is computed),
+	 * within plaintext's capacity. *first is the first payload's type. */
+	void (*impair)(
+	    struct env *env, uint8_t *first, struct buf *plaintext);
+	void *impair_arg;
 	struct log *log;
 	struct keeper *keeper;   /* the daemon's own, as the next; or NULL */
 	struct control *control;
