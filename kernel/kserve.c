@@ -1187,8 +1187,9 @@ kserve_policy(struct kserve *kserve, const struct policy *policy)
 	if (fresh == NULL)
 		return ERR_NOMEM;
 	for (i = 0; i < policy->count; i++) {
-		if (policy->conns[i]->reqid == 0)
-			continue;
+		if (policy->conns[i]->reqid < REQID_FIRST ||
+		    policy->conns[i]->reqid > REQID_LAST)
+			continue; /* it would not be told from strangers */
 		fresh[count] = calloc(1, sizeof(**fresh));
 		if (fresh[count] == NULL) {
 			while (count > 0)

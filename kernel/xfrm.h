@@ -5,9 +5,9 @@
  * leave in one datagram; the kernel works them off before sendmsg() returns,
  * so that their answers are read at once. Nothing waits.
  *
- * Ownership: everything of ours has a reqid of XFRM_REQID and above; what a
- * dead predecessor left is removed at start, and nobody else's is touched.
- * Needs CAP_NET_ADMIN.
+ * Ownership: everything of ours has a reqid from REQID_FIRST to REQID_LAST
+ * (common/policy); what a dead predecessor left is removed at start, and
+ * nobody else's is touched. Needs CAP_NET_ADMIN.
  */
 #ifndef KERNEL_XFRM_H
 #define KERNEL_XFRM_H
@@ -20,9 +20,6 @@
 #include "kernel/kserve.h"
 
 struct loop;
-
-#define XFRM_REQID      0x4f000000u /* the kernel's reqid is this + ours */
-#define XFRM_REQID_MASK 0xff000000u
 
 /* Can this kernel do ESP? Makes an SA on the loopback address and removes it.
  * why (size octets) gets the reason if not. Blocks for as long as the kernel

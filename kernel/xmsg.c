@@ -16,7 +16,6 @@
 #include "common/mem.h"
 #include "common/policy.h"
 #include "kernel/selector.h"
-#include "kernel/xfrm.h"
 
 #define MESSAGE    2048   /* the largest is an SA with a window of 4096 */
 #define SPI_MIN    0x100u /* RFC 4303 2.1 */
@@ -89,7 +88,7 @@ xmsg_spi(const struct kmsg_sa *sa)
 	spi->info.family = selector_family(&sa->dst.addr);
 	spi->info.mode =
 	    sa->mode == MODE_TUNNEL ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT;
-	spi->info.reqid = XFRM_REQID | sa->reqid;
+	spi->info.reqid = sa->reqid;
 	spi->min = SPI_MIN;
 	spi->max = UINT32_MAX;
 	return msg;
@@ -253,7 +252,7 @@ set_info(struct xfrm_usersa_info *info, const struct kmsg_sa *sa)
 	info->family = selector_family(&sa->dst.addr);
 	info->mode =
 	    sa->mode == MODE_TUNNEL ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT;
-	info->reqid = XFRM_REQID | sa->reqid;
+	info->reqid = sa->reqid;
 	set_selector(info, sa);
 	no_limits(&info->lft);
 	info->lft.hard_add_expires_seconds = (sa->hard_ms + 999) / 1000;
@@ -581,7 +580,7 @@ xmsg_policy(
 	info->share = XFRM_SHARE_ANY;
 	memset(&tmpl, 0, sizeof(tmpl));
 	tmpl.id.proto = IPPROTO_ESP;
-	tmpl.reqid = XFRM_REQID | policy->reqid;
+	tmpl.reqid = policy->reqid;
 	tmpl.family = either_family(&policy->tunnel_dst, &policy->tunnel_src);
 	tmpl.mode = policy->mode == MODE_TUNNEL ? XFRM_MODE_TUNNEL
 	                                        : XFRM_MODE_TRANSPORT;
@@ -625,7 +624,7 @@ xmsg_dump(bool policies)
 static bool
 is_ours(uint32_t reqid)
 {
-	return (reqid & XFRM_REQID_MASK) == XFRM_REQID;
+	return reqid >= REQID_FIRST && reqid <= REQID_LAST;
 }
 
 static bool
@@ -693,7 +692,7 @@ read_acquire(struct nlmsghdr *header, struct kmsg_event *event)
 	        &acquire.sel, &event->packet[0], &event->packet[1]) != OK)
 		return false;
 	event->kind = KEVENT_ACQUIRE;
-	event->reqid = tmpl.reqid & ~XFRM_REQID_MASK;
+	event->reqid = tmpl.reqid;
 	return true;
 }
 
@@ -712,7 +711,7 @@ read_expire(struct nlmsghdr *header, struct kmsg_event *event)
 		return false;
 	event->kind = KEVENT_EXPIRE;
 	event->hard = expire.hard != 0;
-	event->reqid = expire.state.reqid & ~XFRM_REQID_MASK;
+	event->reqid = expire.state.reqid;
 	event->spi = ntohl(expire.state.id.spi);
 	return true;
 }
@@ -730,7 +729,7 @@ read_mapping(struct nlmsghdr *header, struct kmsg_event *event)
 	        &mapping.new_saddr, mapping.id.family, &event->remote.addr))
 		return false;
 	event->kind = KEVENT_MAPPING;
-	event->reqid = mapping.reqid & ~XFRM_REQID_MASK;
+	event->reqid = mapping.reqid;
 	event->spi = ntohl(mapping.id.spi);
 	event->remote.port = ntohs(mapping.new_sport);
 	return true;
