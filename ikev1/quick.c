@@ -832,6 +832,7 @@ v1_quick_send2(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	natoa_write(&out, child, false);
 	if (quick->tell_lifetime)
 		lifetime_write(&out, child);
+	v1_out_impair(&out, sa->env);
 	if (out.buf.full || v1_key_hash2(&v1->keys, base->id, nonce_i(quick),
 	                        v1_out_rest(&out), hash) != OK)
 		return fsm_fail(base, ERR_CRYPTO, 0, "cannot hash");

@@ -197,6 +197,8 @@ v1_out_send(struct v1_out *out, struct v1_exchange *x, bool sealed, bool timed);
 void v1_out_hash(struct v1_out *out, const struct v1_sa *v1);
 uint8_t *v1_out_hash_at(struct v1_out *out, const struct v1_sa *v1);
 struct view v1_out_rest(const struct v1_out *out);
+/* Before the hash of a message that begins with HASH: see env->impair. */
+void v1_out_impair(struct v1_out *out, struct env *env);
 enum err v1_out_hash1(struct v1_out *out, const struct v1_sa *v1, uint32_t id);
 /* Where x's message goes, and those of its repeats, from now on. */
 void v1_repeat(struct v1_exchange *x);

@@ -12,6 +12,8 @@
 #include "ikev1/sk.h"
 #include "ikev1/state.h"
 
+#define NEXT_AT 16 /* where the header names the first payload */
+
 /* Making and freeing ---------------------------------------------------- */
 
 struct v1_sa *
@@ -220,12 +222,33 @@ v1_out_rest(const struct v1_out *out)
 	return view_of(out->octets + out->rest_at, out->buf.len - out->rest_at);
 }
 
+/* What begins at an offset, whose first payload's type stands at another. */
+static void
+impair(struct v1_out *out, struct env *env, size_t type_at, size_t begin)
+{
+	struct buf rest;
+
+	if (env->impair == NULL || out->buf.full)
+		return;
+	buf_init(&rest, out->octets + begin, out->buf.cap - begin);
+	rest.len = out->buf.len - begin;
+	env->impair(env, &out->octets[type_at], &rest);
+	out->buf.len = begin + rest.len;
+}
+
+void
+v1_out_impair(struct v1_out *out, struct env *env)
+{
+	impair(out, env, WIRE_HEADER, out->rest_at);
+}
+
 enum err
 v1_out_hash1(struct v1_out *out, const struct v1_sa *v1, uint32_t id)
 {
 	uint8_t hash[PRF_MAX];
 	enum err err;
 
+	v1_out_impair(out, v1->ike.env);
 	if (out->buf.full)
 		return ERR_LONG;
 	err = v1_key_hash1(&v1->keys, id, v1_out_rest(out), hash);
@@ -268,6 +291,7 @@ v1_out_send(struct v1_out *out, struct v1_exchange *x, bool sealed, bool timed)
 	if (out->buf.full)
 		return ERR_LONG;
 	if (sealed) {
+		impair(out, sa->env, NEXT_AT, WIRE_HEADER);
 		err = v1_sk_seal(&v1_sa(sa)->keys, &out->buf, x->iv);
 		if (err != OK)
 			return err;
