@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,7 +18,7 @@
 #include "daemon/host.h"
 #include "daemon/proc.h"
 #include "daemon/setup.h"
-#include "daemon/vaultd.h"
+#include "daemon/vault_link.h"
 #include "kernel/kserve.h"
 
 #define EMPTY_DIR   RUNSTATEDIR "/orthrus/empty"
@@ -27,7 +26,6 @@
 #define SHUTDOWN_MS 3000 /* for gate to say that it is done */
 #define END_MS      1000 /* for the children to end by themselves */
 #define FAILURES    4    /* of children before all serves: then we end */
-#define FILES_MAX   1024 /* behind one pattern of ipsec.secrets */
 
 /* A reload goes through both: first the secrets, then the policy. */
 struct reload {
@@ -44,7 +42,8 @@ struct parent {
 	struct host host;
 	struct procs *procs;
 	struct proc *gate, *vault;
-	struct ipc *gate_link, *vault_link;
+	struct ipc *gate_link;
+	struct vault_link *vault_link;
 	int gate_vault; /* gate's end of its link to the vault; -1: given */
 	struct kserve *kserve;
 	struct setup setup; /* what is in force */
@@ -134,8 +133,7 @@ link_vault(struct parent *parent)
 
 	if (parent->vault_link == NULL || ipc_pair(pair) != OK)
 		return;
-	if (ipc_send_fds(parent->vault_link, VAULTD_GATE, 0, NULL, 0, &pair[0],
-	        1) != OK) {
+	if (vault_link_gate(parent->vault_link, pair[0]) != OK) {
 		close(pair[0]);
 		close(pair[1]);
 		return;
@@ -227,12 +225,9 @@ reload_adopt(struct parent *parent)
 static enum err
 load_secrets(struct parent *parent)
 {
-	const char *path = parent->options->secrets;
-
 	if (parent->vault_link == NULL)
 		return ERR_WRONG_STATE;
-	return ipc_send(parent->vault_link, VAULTD_LOAD, ++parent->load_serial,
-	    path, strlen(path));
+	return vault_link_load(parent->vault_link, ++parent->load_serial);
 }
 
 static void
@@ -280,75 +275,13 @@ reload_begin(struct parent *parent, uint64_t asker)
 /* Messages from the vault ----------------------------------------------- */
 
 static void
-send_problem(struct parent *parent, uint64_t serial, const char *path,
-    const char *problem)
-{
-	char body[VAULTD_PATH + 256];
-	int len = snprintf(body, sizeof(body), "%s%c%s", path, '\0', problem);
-
-	if (len > 0 && (size_t)len < sizeof(body))
-		ipc_send(parent->vault_link, VAULTD_PROBLEM, serial, body,
-		    (size_t)len);
-}
-
-static void
-send_file(struct parent *parent, uint64_t serial, const char *path)
-{
-	int fd;
-
-	if (strlen(path) >= VAULTD_PATH)
-		return;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0) {
-		send_problem(parent, serial, path, strerror(errno));
-		return;
-	}
-	ipc_send_fds(parent->vault_link, VAULTD_FILE, serial, path,
-	    strlen(path), &fd, 1);
-	close(fd);
-}
-
-/* The parent opens; only the vault reads. */
-static enum err
-handle_fetch(void *arg, const struct ipc_frame *frame)
+secrets_loaded(void *arg, uint64_t serial, const struct vaultd_loaded *loaded)
 {
 	struct parent *parent = arg;
-	char pattern[VAULTD_PATH];
-	glob_t found;
-	bool wild;
+	const char *text = loaded->text;
 
-	if (frame->body.len >= sizeof(pattern))
-		return ERR_LONG;
-	memcpy(pattern, frame->body.at, frame->body.len);
-	pattern[frame->body.len] = '\0';
-	if (strlen(pattern) != frame->body.len)
-		return ERR_SYNTAX;
-	wild = strpbrk(pattern, "*?[") != NULL;
-	if (!wild) {
-		send_file(parent, frame->serial, pattern);
-	} else if (glob(pattern, 0, NULL, &found) == 0) {
-		for (size_t i = 0; i < found.gl_pathc && i < FILES_MAX; i++)
-			send_file(parent, frame->serial, found.gl_pathv[i]);
-		globfree(&found);
-	}
-	ipc_send(parent->vault_link, VAULTD_FETCHED, frame->serial, NULL, 0);
-	return OK;
-}
-
-static enum err
-handle_loaded(void *arg, const struct ipc_frame *frame)
-{
-	struct parent *parent = arg;
-	struct vaultd_loaded *loaded;
-	char text[VAULTD_TEXT + 1];
-
-	loaded = (void *)(uintptr_t)frame->body.at; /* 8-aligned */
-	if (loaded->text_len > VAULTD_TEXT || loaded->err >= ERR_COUNT)
-		return ERR_SYNTAX;
-	memcpy(text, loaded->text, loaded->text_len);
-	text[loaded->text_len] = '\0';
-	if (frame->serial != parent->load_serial)
-		return OK;
+	if (serial != parent->load_serial)
+		return;
 	if (text[0] != '\0')
 		log_write(parent->log,
 		    loaded->errors > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
@@ -361,7 +294,7 @@ handle_loaded(void *arg, const struct ipc_frame *frame)
 	if (parent->gate == NULL)
 		start_gate(parent);
 	if (!parent->reload.under_way)
-		return OK;
+		return;
 	if (loaded->err == OK) {
 		reload_adopt(parent);
 	} else {
@@ -369,20 +302,7 @@ handle_loaded(void *arg, const struct ipc_frame *frame)
 		    text[0] != '\0' ? text : err_text((enum err)loaded->err));
 		reload_end(parent);
 	}
-	return OK;
 }
-
-static const struct ipc_permit vault_rows[] = {
-	{ VAULTD_GATE, IPC_OUT | IPC_FD, 0, 0, 0, NULL },
-	{ VAULTD_LOAD, IPC_OUT, 1, VAULTD_PATH - 1, 0, NULL },
-	{ VAULTD_FILE, IPC_OUT | IPC_FD, 1, VAULTD_PATH - 1, 0, NULL },
-	{ VAULTD_PROBLEM, IPC_OUT, 1, VAULTD_PATH + 256, 0, NULL },
-	{ VAULTD_FETCHED, IPC_OUT, 0, 0, 0, NULL },
-	{ VAULTD_LEVEL, IPC_OUT, sizeof(uint32_t), sizeof(uint32_t), 0, NULL },
-	{ VAULTD_FETCH, IPC_IN, 1, VAULTD_PATH - 1, 0, handle_fetch },
-	{ VAULTD_LOADED, IPC_IN, sizeof(struct vaultd_loaded),
-	    sizeof(struct vaultd_loaded), 0, handle_loaded },
-};
 
 static void
 vault_closed(void *arg, enum err err, const char *why)
@@ -392,7 +312,7 @@ vault_closed(void *arg, enum err err, const char *why)
 	if (err == ERR_REFUSED)
 		log_write(parent->log, LOG_LEVEL_ERROR,
 		    "vault broke the rules of its link: %s", why);
-	ipc_free(parent->vault_link);
+	vault_link_free(parent->vault_link);
 	parent->vault_link = NULL;
 	if (!parent->stopping)
 		proc_kill(parent->vault);
@@ -401,8 +321,11 @@ vault_closed(void *arg, enum err err, const char *why)
 static void
 vault_started(struct parent *parent, int fd)
 {
-	parent->vault_link = ipc_new(parent->loop, fd, vault_rows,
-	    sizeof(vault_rows) / sizeof(vault_rows[0]), vault_closed, parent);
+	const struct vault_link_events events = { secrets_loaded, vault_closed,
+		parent };
+
+	parent->vault_link =
+	    vault_link_new(parent->loop, fd, parent->options->secrets, &events);
 	parent->secrets_read = false;
 	if (parent->vault_link == NULL)
 		return;
@@ -440,20 +363,21 @@ handle_level(void *arg, const struct ipc_frame *frame)
 		return ERR_SYNTAX;
 	parent->log->level = (enum log_level)level;
 	if (parent->vault_link != NULL)
-		ipc_send(
-		    parent->vault_link, VAULTD_LEVEL, 0, &level, sizeof(level));
+		vault_link_level(parent->vault_link, parent->log->level);
 	return OK;
 }
 
 static void
 end_children(struct parent *parent)
 {
-	struct ipc *gate = parent->gate_link, *vault = parent->vault_link;
+	struct ipc *gate = parent->gate_link;
+	struct vault_link *vault = parent->vault_link;
 
 	/* They end when their links do. */
-	parent->gate_link = parent->vault_link = NULL;
+	parent->gate_link = NULL;
+	parent->vault_link = NULL;
 	ipc_free(gate);
-	ipc_free(vault);
+	vault_link_free(vault);
 	if (procs_running(parent->procs) == 0)
 		loop_stop(parent->loop);
 	else
@@ -621,11 +545,14 @@ static void
 child_ended(void *arg, struct proc *proc, const char *why)
 {
 	struct parent *parent = arg;
-	struct ipc **link =
-	    proc == parent->vault ? &parent->vault_link : &parent->gate_link;
 
-	ipc_free(*link);
-	*link = NULL;
+	if (proc == parent->vault) {
+		vault_link_free(parent->vault_link);
+		parent->vault_link = NULL;
+	} else {
+		ipc_free(parent->gate_link);
+		parent->gate_link = NULL;
+	}
 	if (parent->stopping) {
 		if (procs_running(parent->procs) == 0)
 			loop_stop(parent->loop);
@@ -813,7 +740,7 @@ parent_serve(struct parent *parent)
 	if (proc_start(parent->procs, "vault") != NULL)
 		loop_run(parent->loop);
 	ipc_free(parent->gate_link);
-	ipc_free(parent->vault_link);
+	vault_link_free(parent->vault_link);
 	procs_free(parent->procs);
 }
 

@@ -25,6 +25,7 @@ struct vaultd {
 	bool loading;
 	uint64_t serial;
 	uint32_t generation;
+	size_t in_force; /* secrets */
 	struct bundle bundle;
 	char path[VAULTD_PATH];
 	char fetching[VAULTD_PATH]; /* the pattern that the parent looks up */
@@ -252,12 +253,13 @@ load_go(struct vaultd *vaultd)
 	count = secrets ? secrets_count(secrets) : 0;
 	if (!secrets) {
 		err = vaultd->bundle.missing ? ERR_BUG : ERR_NOMEM;
-	} else if (count == 0 && diags.errors) {
+	} else if (count == 0 && diags.errors && vaultd->in_force) {
 		/* Nothing usable: what was in force stays. */
 		secrets_unref(secrets);
 		err = ERR_SYNTAX;
 	} else {
 		keyring_use(vaultd->keyring, secrets);
+		vaultd->in_force = count;
 		timer_set(
 		    loop_timers(vaultd->loop), &vaultd->forget, FORGET_MS);
 	}
