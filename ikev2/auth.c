@@ -19,8 +19,8 @@
 /* RFC 7296 2.15: RealMessage | the other side's nonce | prf(SK_p, ID'), where
  * ID' is the ID payload's body as it was sent, its reserved octets included. */
 static enum err
-signed_octets(
-    const struct v2_sa *v2, bool by_initiator, struct view id, struct secret *to)
+signed_octets(const struct v2_sa *v2, bool by_initiator, struct view id,
+    struct secret *to)
 {
 	const struct v2_setup *setup = v2->setup;
 	const struct alg *alg = v2->sa.suite.prf;
@@ -28,8 +28,8 @@ signed_octets(
 	    by_initiator ? &setup->init_i : &setup->init_r;
 	const struct secret *nonce =
 	    by_initiator ? &setup->nonce_r : &setup->nonce_i;
-	struct view key = v2_key(&v2->sa.suite, &v2->keys,
-	    by_initiator ? V2_SK_PI : V2_SK_PR);
+	struct view key = v2_key(
+	    &v2->sa.suite, &v2->keys, by_initiator ? V2_SK_PI : V2_SK_PR);
 	uint8_t maced[PRF_MAX];
 	struct buf buf;
 	enum err err;
@@ -66,8 +66,8 @@ ask_mac(struct v2_exchange *x, bool by_initiator, struct view id,
 		err = ERR_LONG;
 	if (err == OK) {
 		ask.octets = secret_view(&octets);
-		err = vault_psk_auth(sa->env->vault, &ask,
-		    sa_ticket(sa, &x->x, NULL), done);
+		err = vault_psk_auth(
+		    sa->env->vault, &ask, sa_ticket(sa, &x->x, NULL), done);
 	}
 	secret_free(&octets);
 	return v2_ask(x, err);
@@ -217,8 +217,8 @@ v2_auth_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (sa->id_local == NULL)
 		return fsm_fail(exchange, ERR_NOMEM, 0, "no identity of ours");
 	peer = conn_remote_id(sa->conn, &sa->remote.addr);
-	err = ask_mac(
-	    x, true, own_id_body(sa->id_local, octets), peer, own_done);
+	err =
+	    ask_mac(x, true, own_id_body(sa->id_local, octets), peer, own_done);
 	ident_unref(peer);
 	if (err == OK)
 		err = v2_child_begin(x, v2_of(sa)->setup->conn, NULL);
@@ -253,8 +253,7 @@ v2_auth_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	v2_writer_init(&writer);
 	v2_id_put(&writer.out, P2_IDI, sa->id_local);
 	if (first_contact(sa, peer))
-		v2_notify_put(
-		    &writer.out, N_INITIAL_CONTACT, view_of(NULL, 0));
+		v2_notify_put(&writer.out, N_INITIAL_CONTACT, view_of(NULL, 0));
 	if (peer != NULL)
 		v2_id_put(&writer.out, P2_IDR, peer);
 	ident_unref(peer);
@@ -307,8 +306,8 @@ v2_auth_i_check(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		return distrust(exchange, ERR_AUTH,
 		    "the peer authenticates by another method than PSK");
 	/* Who answers must be who was meant. */
-	if (policy_identify(&conn, 1, sa->id_local, &sa->local.addr,
-	        x->peer_id, &sa->remote.addr) == 0) {
+	if (policy_identify(&conn, 1, sa->id_local, &sa->local.addr, x->peer_id,
+	        &sa->remote.addr) == 0) {
 		explain_identity(
 		    sa->env, sa, &sa->conn, 1, sa->id_local, x->peer_id);
 		return distrust(exchange, ERR_NO_CONN,
@@ -333,8 +332,8 @@ v2_auth_i_establish(
 		return distrust(exchange, err,
 		    x->asked_text[0] != '\0' ? x->asked_text : err_text(err));
 	if (!read_auth(msg, &mac) ||
-	    !proof_by_mac(&proof, sa,
-	        view_of(x->mac_peer, sa->suite.prf->out), mac))
+	    !proof_by_mac(
+	        &proof, sa, view_of(x->mac_peer, sa->suite.prf->out), mac))
 		return distrust(exchange, ERR_AUTH,
 		    "the peer's AUTH is wrong: the PSKs differ");
 	err = establish(x, &proof, msg);
@@ -367,8 +366,8 @@ fitting(struct ike_sa *sa, struct v2_conns *conns, const struct ident *own,
 		if (proposals_allow(&conns->conn[i]->ike, &sa->suite))
 			conns->conn[count++] = conns->conn[i];
 	conns->count = count;
-	return policy_identify(conns->conn, count, own, &sa->local.addr, peer,
-	    &sa->remote.addr);
+	return policy_identify(
+	    conns->conn, count, own, &sa->local.addr, peer, &sa->remote.addr);
 }
 
 enum err
@@ -377,8 +376,7 @@ v2_auth_conns(struct ike_sa *sa, struct v2_conns *conns)
 	size_t i, count = 0;
 	enum err err;
 
-	err = v2_conns_find(
-	    conns, sa->env, &sa->local.addr, &sa->remote.addr);
+	err = v2_conns_find(conns, sa->env, &sa->local.addr, &sa->remote.addr);
 	if (err != OK)
 		return err;
 	conns->count = fitting(sa, conns, sa->id_local, sa->id_remote);
@@ -396,10 +394,10 @@ pick_conn(struct ike_sa *sa, struct v2_exchange *x, const struct ident *own)
 	struct v2_conns conns;
 	enum verdict verdict = DONE;
 
-	if (v2_conns_find(&conns, sa->env, &sa->local.addr,
-	        &sa->remote.addr) != OK)
-		return fsm_fail(&x->x, ERR_NOMEM, N_TEMPORARY_FAILURE,
-		    "out of memory");
+	if (v2_conns_find(&conns, sa->env, &sa->local.addr, &sa->remote.addr) !=
+	    OK)
+		return fsm_fail(
+		    &x->x, ERR_NOMEM, N_TEMPORARY_FAILURE, "out of memory");
 	if (fitting(sa, &conns, own, x->peer_id) == 0) {
 		conns.count = 0;
 		v2_conns_free(&conns);
@@ -475,8 +473,8 @@ v2_auth_r_verify(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		    "%s: %s", ident_text(x->peer_id, peer),
 		    x->asked_text[0] != '\0' ? x->asked_text : err_text(err));
 	if (!read_auth(msg, &mac) ||
-	    !proof_by_mac(&proof, sa,
-	        view_of(x->mac_peer, sa->suite.prf->out), mac))
+	    !proof_by_mac(
+	        &proof, sa, view_of(x->mac_peer, sa->suite.prf->out), mac))
 		return fsm_fail(exchange, ERR_AUTH, N_AUTHENTICATION_FAILED,
 		    "%s: AUTH is wrong: the PSKs differ",
 		    ident_text(x->peer_id, peer));

@@ -101,8 +101,8 @@ undo_nat(const struct ike_sa *sa, struct ts_list *local, struct ts_list *remote,
 	if (sa->nat_local || sa->nat_remote) {
 		err = substitute(local, &sa->local.addr, natoa_local);
 		if (err == OK)
-			err = substitute(
-			    remote, &sa->remote.addr, natoa_remote);
+			err =
+			    substitute(remote, &sa->remote.addr, natoa_remote);
 	}
 	return err;
 }
@@ -162,8 +162,7 @@ lead_with(struct ts_list *list, const struct ts *packet)
 }
 
 enum err
-v2_child_begin(
-    struct v2_exchange *x, struct conn *conn, struct child_sa *old)
+v2_child_begin(struct v2_exchange *x, struct conn *conn, struct child_sa *old)
 {
 	struct ike_sa *sa = x->x.sa;
 	struct child_sa *child = child_make(x, conn, true);
@@ -231,8 +230,7 @@ rekeyable(const struct v2_exchange *x, const struct child_sa *old)
 {
 	return old != NULL && old->sa == x->x.sa && old->rekeyed_by == 0 &&
 	       (old->state == CHILD_UP || old->state == CHILD_INBOUND) &&
-	       !v2_task_queued(
-	           v2_of(x->x.sa), WANT_CHILD_DELETE, old->serial);
+	       !v2_task_queued(v2_of(x->x.sa), WANT_CHILD_DELETE, old->serial);
 }
 
 enum verdict
@@ -259,8 +257,7 @@ v2_child_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (err == OK)
 		err = v2_child_begin(x, conn, old);
 	if (err != OK)
-		return fsm_fail(
-		    exchange, err, 0, "child: %s", err_text(err));
+		return fsm_fail(exchange, err, 0, "child: %s", err_text(err));
 	return v2_wait(x);
 }
 
@@ -293,8 +290,7 @@ v2_child_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (err == OK)
 		err = v2_request(x, &writer);
 	if (err != OK)
-		return fsm_fail(
-		    exchange, err, 0, "child: %s", err_text(err));
+		return fsm_fail(exchange, err, 0, "child: %s", err_text(err));
 	return DONE;
 }
 
@@ -361,8 +357,8 @@ read_choice(struct v2_exchange *x, struct child_sa *child,
 	if (err == OK && count != 1)
 		err = ERR_SYNTAX;
 	if (err == OK)
-		err = proposals_accept(&child->conn->esp, &offers[0],
-		    in_auth(x), &child->suite);
+		err = proposals_accept(
+		    &child->conn->esp, &offers[0], in_auth(x), &child->suite);
 	if (err == OK) {
 		child->spi_out = spi_of(&offers[0]);
 		if (child->spi_out == 0)
@@ -374,8 +370,8 @@ read_choice(struct v2_exchange *x, struct child_sa *child,
 
 /* RFC 7296 1.3.1: a KE of the chosen group, which is the one that we sent. */
 static enum err
-derive(struct v2_exchange *x, const struct child_sa *child,
-    const struct msg *msg)
+derive(
+    struct v2_exchange *x, const struct child_sa *child, const struct msg *msg)
 {
 	const struct payload *ke = msg_payload(msg, KIND_KE, 0);
 	struct ike_sa *sa = x->x.sa;
@@ -421,7 +417,8 @@ v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	}
 	if (!msg_has(msg, KIND_SA) || !msg_has(msg, KIND_TSI) ||
 	    !msg_has(msg, KIND_TSR))
-		return refuse_answer(x, ERR_SYNTAX, "an answer without a child");
+		return refuse_answer(
+		    x, ERR_SYNTAX, "an answer without a child");
 	if (!in_auth(x))
 		err = v2_nonce_read(msg, sa->suite.prf, &x->nonce_r);
 	/* RFC 7296 1.3.1: the peer may decline transport mode; then the child
@@ -475,9 +472,8 @@ v2_child_i_install(
 		return refuse_answer(x, err, err_text(err));
 	/* The redundant one may carry what the peer sends until our Delete
 	 * arrives, and nothing of ours. */
-	err = lost(x)
-	          ? install_inbound(sa->env, child, ticket, v2_install_done)
-	          : install_both(sa->env, child, ticket, v2_install_done);
+	err = lost(x) ? install_inbound(sa->env, child, ticket, v2_install_done)
+	              : install_both(sa->env, child, ticket, v2_install_done);
 	if (v2_ask(x, err) != OK)
 		return refuse_answer(x, err, err_text(err));
 	return v2_wait(x);
@@ -581,8 +577,8 @@ v2_child_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	esp = child == NULL ? NULL : &child->conn->esp;
 	for (i = 0; esp != NULL && i < esp->count; i++)
 		for (j = 0; j < esp->item[i].count[ALG_KEX]; j++)
-			offered = offered ||
-			          esp->item[i].alg[ALG_KEX][j] == group;
+			offered =
+			    offered || esp->item[i].alg[ALG_KEX][j] == group;
 	/* RFC 7296 1.3: again with the group that the peer wants, which must
 	 * be one of those that we offered. */
 	if (group == NULL || !offered || x->task->ke_rounds >= V2_ROUNDS)
@@ -647,8 +643,8 @@ v2_child_gave_up(struct v2_exchange *x)
 	x->child = 0;
 	if (x->old_child == 0) {
 		if (child != NULL)
-			child_kill(child, x->x.error.err, x->sent,
-			    x->x.error.text);
+			child_kill(
+			    child, x->x.error.err, x->sent, x->x.error.text);
 		return;
 	}
 	if (child != NULL)
@@ -686,7 +682,8 @@ activate(struct child_sa *child)
 	err = install_outbound(
 	    env, child, sa_ticket(child->sa, NULL, child), outbound_done);
 	if (err != OK)
-		outbound_done(env, sa_ticket(child->sa, NULL, child), err, NULL);
+		outbound_done(
+		    env, sa_ticket(child->sa, NULL, child), err, NULL);
 }
 
 void
@@ -816,11 +813,11 @@ read_wish(const struct msg *msg, struct wish *wish)
 	err = v2_sapay_read(msg_payload(msg, KIND_SA, 0)->body, PROTO_ESP, 4,
 	    false, &wish->offers, &wish->offer_count);
 	if (err == OK)
-		err =
-		    v2_ts_read(msg_payload(msg, KIND_TSI, 0)->body, &wish->remote);
+		err = v2_ts_read(
+		    msg_payload(msg, KIND_TSI, 0)->body, &wish->remote);
 	if (err == OK)
-		err =
-		    v2_ts_read(msg_payload(msg, KIND_TSR, 0)->body, &wish->local);
+		err = v2_ts_read(
+		    msg_payload(msg, KIND_TSR, 0)->body, &wish->local);
 	wish->transport = msg_has(msg, KIND_N_TRANSPORT);
 	return err;
 }
@@ -918,8 +915,8 @@ choose_conn(struct v2_exchange *x, struct wish *wish, struct conn **conn)
 
 /* PFS, and the nonces of CREATE_CHILD_SA. Sets *verdict when it refuses. */
 static bool
-read_keys(struct v2_exchange *x, const struct msg *msg,
-    const struct alg *group, enum verdict *verdict)
+read_keys(struct v2_exchange *x, const struct msg *msg, const struct alg *group,
+    enum verdict *verdict)
 {
 	struct ike_sa *sa = x->x.sa;
 	const struct payload *ke = msg_payload(msg, KIND_KE, 0);
@@ -999,8 +996,8 @@ prepare(struct v2_exchange *x, struct conn *conn, const struct wish *wish,
 	child->ts_remote = wish->ts_remote;
 	child->natoa_local = wish->natoa_local;
 	child->natoa_remote = wish->natoa_remote;
-	err = v2_ask(x, install_spi(sa->env, child,
-	                    sa_ticket(sa, &x->x, child), v2_install_done));
+	err = v2_ask(x, install_spi(sa->env, child, sa_ticket(sa, &x->x, child),
+	                    v2_install_done));
 	if (err != OK)
 		return refuse(x, err, N_NO_ADDITIONAL_SAS, err_text(err));
 	return v2_wait(x);
@@ -1039,8 +1036,8 @@ v2_child_r_choose(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 static enum verdict
 refuse_kernel(struct v2_exchange *x, enum err err)
 {
-	uint16_t notify = x->old_child != 0 ? N_TEMPORARY_FAILURE
-	                                    : N_NO_ADDITIONAL_SAS;
+	uint16_t notify =
+	    x->old_child != 0 ? N_TEMPORARY_FAILURE : N_NO_ADDITIONAL_SAS;
 
 	if (err == ERR_KE) /* RFC 6989 */
 		notify = N_INVALID_SYNTAX;
@@ -1121,8 +1118,8 @@ note_rival(struct v2_exchange *x, struct child_sa *child, struct child_sa *old)
 	struct view i = secret_view(&x->nonce_i), r = secret_view(&x->nonce_r);
 
 	if (own != NULL && own->old_child == old->serial &&
-	    secret_set(&own->rival_nonce,
-	        v2_nonce_compare(i, r) < 0 ? i : r) == OK)
+	    secret_set(&own->rival_nonce, v2_nonce_compare(i, r) < 0 ? i : r) ==
+	        OK)
 		own->rival = child->serial;
 }
 

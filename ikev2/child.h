@@ -13,8 +13,8 @@
 
 /* Initiator: a new child, its selectors (old's, or conn's with packet's
  * first), and its SPI asked for. */
-enum err v2_child_begin(
-    struct v2_exchange *x, struct conn *conn, struct child_sa *old);
+enum err
+v2_child_begin(struct v2_exchange *x, struct conn *conn, struct child_sa *old);
 /* Appends [N(USE_TRANSPORT_MODE)] SA [Ni] [KEi] TSi TSr. */
 enum err v2_child_offer(struct v2_exchange *x, struct wire_out *out);
 

@@ -48,8 +48,8 @@ join(struct v2_frag *frag, struct msg *msg)
 }
 
 enum err
-v2_frag_add(struct v2_frag **at, struct msg *msg, struct v2_sk_part *part,
-    bool *whole)
+v2_frag_add(
+    struct v2_frag **at, struct msg *msg, struct v2_sk_part *part, bool *whole)
 {
 	struct v2_frag *frag = *at;
 	unsigned index = part->number - 1u;

@@ -162,8 +162,7 @@ carry_out(struct v2_sa *v2, const struct doomed *doomed)
 	size_t i;
 
 	for (i = 0; i < doomed->count; i++) {
-		child =
-		    child_by_serial(v2->sa.env->sadb, doomed->serial[i]);
+		child = child_by_serial(v2->sa.env->sadb, doomed->serial[i]);
 		if (child != NULL)
 			v2_child_retire(child, true);
 	}
@@ -204,7 +203,6 @@ v2_info_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	/* RFC 7296 2.21.2, 2.21.3: these two end the IKE SA. */
 	if (error->kind == KIND_N_AUTH_FAILED ||
 	    error->kind == KIND_N_INVALID_SYNTAX)
-		sa_kill(sa, ERR_PEER, true,
-		    kind_text((enum kind)error->kind));
+		sa_kill(sa, ERR_PEER, true, kind_text((enum kind)error->kind));
 	return DONE;
 }

@@ -60,8 +60,8 @@ put_hash(struct wire_out *out, uint16_t type, uint64_t spi_i, uint64_t spi_r,
 /* forced: our source is told so that it never matches, and the peer believes
  * that a NAT stands before us. */
 static void
-put_natt(struct wire_out *out, const struct ike_sa *sa, uint64_t spi_r,
-    bool forced)
+put_natt(
+    struct wire_out *out, const struct ike_sa *sa, uint64_t spi_r, bool forced)
 {
 	struct endpoint source = sa->local;
 
@@ -110,8 +110,7 @@ set_fragmentation(
 {
 	v2->fragments = conn->fragmentation != FRAG_NO &&
 	                msg_has(msg, KIND_N_FRAGMENTATION);
-	v2->fragment_out =
-	    v2->fragments && conn->fragmentation != FRAG_ACCEPT;
+	v2->fragment_out = v2->fragments && conn->fragmentation != FRAG_ACCEPT;
 }
 
 bool
@@ -216,9 +215,9 @@ readable(struct request *request)
 		return false;
 	msg = request->msg;
 	rest = msg->whole;
-	err = view_skip(&rest, WIRE_HEADER) ? wire_payloads_read(msg, 2,
-	                                          msg->header.next, rest, false)
-	                                    : ERR_SHORT;
+	err = view_skip(&rest, WIRE_HEADER)
+	          ? wire_payloads_read(msg, 2, msg->header.next, rest, false)
+	          : ERR_SHORT;
 	if (err != OK) {
 		junk(request, err_text(err));
 		return false;
@@ -369,8 +368,7 @@ admit(struct request *request)
 	x->natt = packet->natt;
 	v2->next_in = 1;
 	v2->sa.suite = request->choice.suite;
-	v2->setup->proposal =
-	    request->offers[request->choice.chosen].number;
+	v2->setup->proposal = request->offers[request->choice.chosen].number;
 	v2->setup->nat_asked = msg_has(request->msg, KIND_N_NAT_SOURCE);
 	detect(&v2->sa, request->msg, request->conn->forceencaps);
 	set_fragmentation(v2, request->conn, request->msg);
@@ -458,8 +456,8 @@ v2_init_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		put_natt(&out, sa, sa->spi_r,
 		    sa->encap && !sa->nat_local && !sa->nat_remote);
 	if (v2->fragments)
-		v2_notify_put(&out, N_IKEV2_FRAGMENTATION_SUPPORTED,
-		    view_of(NULL, 0));
+		v2_notify_put(
+		    &out, N_IKEV2_FRAGMENTATION_SUPPORTED, view_of(NULL, 0));
 	wire_finish(&out);
 	(void)msg;
 	if (buf.full)
@@ -577,15 +575,15 @@ v2_init_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	v2_clear_begin(&out, &buf, sa, 0, false);
 	/* RFC 7296 2.6: the cookie first, the rest unchanged. */
 	if (setup->cookie_len > 0)
-		v2_notify_put(&out, N_COOKIE,
-		    view_of(setup->cookie, setup->cookie_len));
+		v2_notify_put(
+		    &out, N_COOKIE, view_of(setup->cookie, setup->cookie_len));
 	v2_sapay_put(&out, &sa->conn->ike, view_of(NULL, 0), false);
 	v2_ke_put(&out, setup->group, kex_public(setup->kex));
 	wire_payload(&out, P2_NONCE, secret_view(&setup->nonce_i));
 	put_natt(&out, sa, 0, sa->conn->forceencaps);
 	if (sa->conn->fragmentation != FRAG_NO)
-		v2_notify_put(&out, N_IKEV2_FRAGMENTATION_SUPPORTED,
-		    view_of(NULL, 0));
+		v2_notify_put(
+		    &out, N_IKEV2_FRAGMENTATION_SUPPORTED, view_of(NULL, 0));
 	wire_finish(&out);
 	if (buf.full)
 		return fsm_fail(exchange, ERR_LONG, 0, "IKE_SA_INIT too long");
@@ -665,8 +663,7 @@ v2_init_i_error(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		    "the peer answered %s (%u)",
 		    kind_text((enum kind)error->kind), error->notify.type);
 		sa_log(sa, LOG_LEVEL_WARNING, "%s", setup->text);
-		timer_set(
-		    sa->env->timers, &sa->expire_timer, REFUSED_MS);
+		timer_set(sa->env->timers, &sa->expire_timer, REFUSED_MS);
 	}
 	return IGNORE;
 }
@@ -684,8 +681,8 @@ accept_suite(struct ike_sa *sa, const struct msg *msg, struct suite *suite)
 	if (err == OK && count != 1)
 		err = ERR_SYNTAX;
 	if (err == OK)
-		err = proposals_accept(
-		    &sa->conn->ike, &offers[0], false, suite);
+		err =
+		    proposals_accept(&sa->conn->ike, &offers[0], false, suite);
 	free(offers);
 	return err;
 }

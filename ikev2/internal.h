@@ -23,13 +23,13 @@
 #include "ikev2/sapay.h"
 #include "ikev2/sk.h"
 
-#define V2_NONCE      32  /* octets of ours; at least half of any PRF's key */
-#define V2_NONCE_MIN  16  /* RFC 7296 2.10 */
-#define V2_NONCE_MAX  256 /* RFC 7296 3.9 */
-#define V2_COOKIE_MAX 64  /* RFC 7296 2.6 */
-#define V2_ROUNDS     2   /* of COOKIE, and of INVALID_KE_PAYLOAD */
-#define V2_TASKS      512 /* waiting for the window of one IKE SA */
-#define V2_CHILDREN   512 /* below one IKE SA: then NO_ADDITIONAL_SAS */
+#define V2_NONCE      32    /* octets of ours; at least half of any PRF's key */
+#define V2_NONCE_MIN  16    /* RFC 7296 2.10 */
+#define V2_NONCE_MAX  256   /* RFC 7296 3.9 */
+#define V2_COOKIE_MAX 64    /* RFC 7296 2.6 */
+#define V2_ROUNDS     2     /* of COOKIE, and of INVALID_KE_PAYLOAD */
+#define V2_TASKS      512   /* waiting for the window of one IKE SA */
+#define V2_CHILDREN   512   /* below one IKE SA: then NO_ADDITIONAL_SAS */
 #define V2_LINGER_MS  5000  /* a replaced inbound SA's last packets */
 #define V2_DELETE_MS  60000 /* how long a replaced SA waits for its Delete */
 
@@ -39,9 +39,9 @@ enum v2_state {
 	V2_START, /* initiator: nothing is sent yet */
 	V2_AWAIT_INIT,
 	V2_AWAIT_AUTH,
-	V2_AWAIT_CHILD,  /* a new child */
-	V2_AWAIT_REKEY,  /* a child's rekey */
-	V2_AWAIT_HEIR,   /* the IKE SA's rekey */
+	V2_AWAIT_CHILD, /* a new child */
+	V2_AWAIT_REKEY, /* a child's rekey */
+	V2_AWAIT_HEIR,  /* the IKE SA's rekey */
 	V2_AWAIT_INFO,
 	V2_DONE
 };
@@ -100,8 +100,8 @@ struct v2_sa {
 	                       * long as a collision is undecided */
 	uint64_t probed_ms;   /* last probe that a stranger's word caused */
 	uint16_t task_count;
-	bool opener;     /* we began the first of this line of IKE SAs */
-	bool fragments;  /* both support RFC 7383 */
+	bool opener;       /* we began the first of this line of IKE SAs */
+	bool fragments;    /* both support RFC 7383 */
 	bool fragment_out; /* ... and policy lets us send them */
 	bool pumping;
 };
@@ -122,16 +122,16 @@ struct v2_exchange {
 	struct suite suite;      /* of the SA that is being made */
 	uint8_t proposal;        /* number of the chosen one */
 	uint64_t peer_spi;
-	uint64_t child;     /* serial of the child that is being made */
-	uint64_t old_child; /* serial of the one that it replaces */
-	uint64_t heir;      /* serial of the IKE SA that is being made */
+	uint64_t child;       /* serial of the child that is being made */
+	uint64_t old_child;   /* serial of the one that it replaces */
+	uint64_t heir;        /* serial of the IKE SA that is being made */
 	uint16_t child_error; /* notify that refuses the child, and no more */
 	uint8_t error_data[2], error_data_len;
 	bool transport;
 	bool sent; /* the request has left: its message ID is used */
 
 	/* The peer's rekey of the same SA, under way together with ours. */
-	uint64_t rival; /* serial of what it made; 0: none */
+	uint64_t rival;            /* serial of what it made; 0: none */
 	struct secret rival_nonce; /* the lower of its two */
 
 	/* IKE_AUTH */
@@ -185,10 +185,10 @@ void v2_asked(struct v2_exchange *x, enum err err, const char *text);
 /* WAIT while answers are out, else DONE. */
 enum verdict v2_wait(const struct v2_exchange *x);
 /* The done functions of dh and install, for v2_asked(). */
-void v2_dh_done(
-    struct env *env, struct ticket ticket, struct dh_result *result);
-void v2_install_done(struct env *env, struct ticket ticket, enum err err,
-    const char *text);
+void
+v2_dh_done(struct env *env, struct ticket ticket, struct dh_result *result);
+void v2_install_done(
+    struct env *env, struct ticket ticket, enum err err, const char *text);
 
 /* A message without encryption (IKE_SA_INIT): writes its header; the caller
  * appends payloads and calls wire_finish(). */
@@ -214,8 +214,8 @@ void v2_ignored(struct ike_sa *sa, struct exchange *x);
 void v2_moved(struct ike_sa *sa, struct exchange *x);
 
 /* Reads a Nonce payload into to: 16 to 256 octets (RFC 7296 2.10). */
-enum err v2_nonce_read(
-    const struct msg *msg, const struct alg *prf, struct secret *to);
+enum err
+v2_nonce_read(const struct msg *msg, const struct alg *prf, struct secret *to);
 /* Draws ours. */
 enum err v2_nonce_draw(struct env *env, struct secret *to);
 

@@ -34,8 +34,8 @@ enum v2_key {
 size_t v2_key_len(const struct suite *suite, enum v2_key which);
 
 /* Borrowed from keys; empty while there are none. */
-struct view v2_key(
-    const struct suite *suite, const struct secret *keys, enum v2_key which);
+struct view
+v2_key(const struct suite *suite, const struct secret *keys, enum v2_key which);
 
 /* What SKEYSEED and the keys are made of. SPIs are big-endian numbers. */
 struct v2_key_input {
@@ -57,10 +57,10 @@ enum err v2_key_rederive(const struct suite *suite, const struct alg *old_prf,
 /* RFC 7296 2.17: KEYMAT = prf+(SK_d, [g^ir |] Ni | Nr), cut into the keys of
  * the direction from the exchange's initiator first. shared is empty without
  * PFS. initiator: we began the exchange, so that this direction is ours out. */
-enum err v2_key_child(const struct alg *prf, struct view sk_d,
-    struct view shared, struct view nonce_i, struct view nonce_r,
-    const struct suite *child, bool initiator, struct secret *keys_in,
-    struct secret *keys_out);
+enum err
+v2_key_child(const struct alg *prf, struct view sk_d, struct view shared,
+    struct view nonce_i, struct view nonce_r, const struct suite *child,
+    bool initiator, struct secret *keys_in, struct secret *keys_out);
 
 /* RFC 7296 2.8.1: octet by octet; the shorter of two of which one begins the
  * other is the lower. Less than, equal to or greater than 0. */

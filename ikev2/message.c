@@ -83,8 +83,8 @@ seal(struct v2_sa *v2, const struct wire_header *header,
 }
 
 static void
-log_packet(const struct v2_sa *v2, const char *verb, const char *what,
-    uint32_t id)
+log_packet(
+    const struct v2_sa *v2, const char *verb, const char *what, uint32_t id)
 {
 	const struct log *log = v2->sa.env->log;
 
@@ -109,8 +109,7 @@ v2_request(struct v2_exchange *x, const struct v2_writer *writer)
 	x->sent = true;
 	v2->next_out++;
 	v2->sa.last_out_ms = env_now(v2->sa.env);
-	rexmit_start(
-	    &x->x.rexmit, &v2->sa.local, &v2->sa.remote, v2->sa.natt);
+	rexmit_start(&x->x.rexmit, &v2->sa.local, &v2->sa.remote, v2->sa.natt);
 	return OK;
 }
 
@@ -130,8 +129,7 @@ v2_respond(struct v2_exchange *x, const struct v2_writer *writer)
 	log_packet(v2, "sends", "response", header.id);
 	v2->sa.last_out_ms = env_now(v2->sa.env);
 	/* RFC 7296 2.11: to where the request came from. */
-	flight_send(
-	    &v2->answer, v2->sa.env, &x->local, &x->remote, x->natt);
+	flight_send(&v2->answer, v2->sa.env, &x->local, &x->remote, x->natt);
 	return OK;
 }
 
@@ -327,8 +325,8 @@ static void
 serve(struct v2_sa *v2, const struct packet *packet, struct msg *msg,
     enum err parsed)
 {
-	struct v2_exchange *x = v2_exchange_new(v2, msg->header.exchange,
-	    ROLE_RESPONDER, V2_IDLE, msg->header.id);
+	struct v2_exchange *x = v2_exchange_new(
+	    v2, msg->header.exchange, ROLE_RESPONDER, V2_IDLE, msg->header.id);
 
 	if (x == NULL) {
 		msg_free(msg);
@@ -354,8 +352,8 @@ serve(struct v2_sa *v2, const struct packet *packet, struct msg *msg,
 
 /* A response that is whole and the peer's. Takes msg over. */
 static void
-answered(struct v2_sa *v2, struct v2_exchange *x, struct msg *msg,
-    enum err parsed)
+answered(
+    struct v2_sa *v2, struct v2_exchange *x, struct msg *msg, enum err parsed)
 {
 	if (x->x.waiting) {
 		env_count(v2->sa.env, COUNTER_PACKETS_REPEATED);
@@ -387,8 +385,7 @@ in_window(struct v2_sa *v2, const struct wire_header *header,
 	*x = NULL;
 	if ((header->flags & FLAG_RESPONSE) != 0) {
 		*x = v2_own_exchange(v2);
-		return *x != NULL && (*x)->sent &&
-		       (*x)->x.id == header->id &&
+		return *x != NULL && (*x)->sent && (*x)->x.id == header->id &&
 		       (*x)->x.type == header->exchange;
 	}
 	*repeat = header->id + 1 == v2->next_in;
@@ -465,8 +462,8 @@ sealed(struct v2_sa *v2, const struct packet *packet,
 	if (parsed == OK)
 		parsed = wire_payloads_read(msg, 2, part.first,
 		    view_of(msg->opened, msg->opened_len), false);
-	log_packet(v2, "receives", x != NULL ? "response" : "request",
-	    header->id);
+	log_packet(
+	    v2, "receives", x != NULL ? "response" : "request", header->id);
 	if (x != NULL)
 		answered(v2, x, msg, parsed);
 	else

@@ -133,9 +133,9 @@ v2_rekey_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		x->group = first_group(x, heir->sa.conn);
 		err = x->group == NULL
 		          ? ERR_NO_PROPOSAL
-		          : v2_ask(x, dh_generate(sa->env->workers, x->group,
-		                          sa_ticket(sa, exchange, NULL),
-		                          v2_dh_done));
+		          : v2_ask(x,
+		                dh_generate(sa->env->workers, x->group,
+		                    sa_ticket(sa, exchange, NULL), v2_dh_done));
 	}
 	if (err != OK)
 		return fsm_fail(
@@ -158,13 +158,12 @@ v2_rekey_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (sa->state != IKE_ESTABLISHED || heir == NULL)
 		return IGNORE;
 	if (err != OK || x->kex == NULL)
-		return fsm_fail(exchange, ERR_CRYPTO, 0, "IKE rekey: %s",
-		    err_text(err));
+		return fsm_fail(
+		    exchange, ERR_CRYPTO, 0, "IKE rekey: %s", err_text(err));
 	buf_init(&buf, spi, sizeof(spi));
 	buf_u64(&buf, sa_own_spi(&heir->sa));
 	v2_writer_init(&writer);
-	v2_sapay_put(
-	    &writer.out, &heir->sa.conn->ike, buf_done(&buf), false);
+	v2_sapay_put(&writer.out, &heir->sa.conn->ike, buf_done(&buf), false);
 	wire_payload(&writer.out, P2_NONCE, secret_view(&x->nonce_i));
 	v2_ke_put(&writer.out, x->group, kex_public(x->kex));
 	err = v2_request(x, &writer);
@@ -304,8 +303,8 @@ v2_rekey_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		ike = &heir->sa.conn->ike;
 	for (i = 0; ike != NULL && i < ike->count; i++)
 		for (j = 0; j < ike->item[i].count[ALG_KEX]; j++)
-			offered = offered ||
-			          ike->item[i].alg[ALG_KEX][j] == group;
+			offered =
+			    offered || ike->item[i].alg[ALG_KEX][j] == group;
 	if (group == NULL || !offered || x->task->ke_rounds >= V2_ROUNDS)
 		return fsm_fail(exchange, ERR_KE, 0,
 		    "the peer wants group %u for the IKE rekey", number);
@@ -363,8 +362,7 @@ v2_rekey_deleted(struct v2_sa *v2)
 	struct v2_sa *rival =
 	    own == NULL ? NULL : sa_named(&v2->sa, own->rival);
 
-	if (rival != NULL && own->task != NULL &&
-	    own->task->want == WANT_REKEY)
+	if (rival != NULL && own->task != NULL && own->task->want == WANT_REKEY)
 		inherit(v2, rival);
 }
 
@@ -417,8 +415,8 @@ choose(struct v2_exchange *x, const struct msg *msg)
 	    false, &offers, &count);
 	if (err != OK)
 		return err;
-	err = proposals_choose(
-	    &conn->ike, offers, count, false, false, &choice);
+	err =
+	    proposals_choose(&conn->ike, offers, count, false, false, &choice);
 	if (err == OK) {
 		x->suite = choice.suite;
 		x->proposal = offers[choice.chosen].number;
@@ -456,8 +454,8 @@ v2_rekey_r_choose(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (err != OK)
 		return refuse(x, err, N_INVALID_SYNTAX, err_text(err));
 	if (group != x->suite.kex->ikev2) {
-		buf_init(&buf, exchange->error.data,
-		    sizeof(exchange->error.data));
+		buf_init(
+		    &buf, exchange->error.data, sizeof(exchange->error.data));
 		buf_u16(&buf, x->suite.kex->ikev2);
 		exchange->error.data_len = 2;
 		return refuse(
@@ -483,11 +481,11 @@ note_rival(struct v2_exchange *x, struct v2_sa *heir)
 	struct v2_exchange *own = v2_own_exchange(old);
 	struct view i = secret_view(&x->nonce_i), r = secret_view(&x->nonce_r);
 
-	if (own == NULL || own->task == NULL ||
-	    own->task->want != WANT_REKEY || !own->sent)
+	if (own == NULL || own->task == NULL || own->task->want != WANT_REKEY ||
+	    !own->sent)
 		return false;
-	if (secret_set(&own->rival_nonce,
-	        v2_nonce_compare(i, r) < 0 ? i : r) != OK)
+	if (secret_set(&own->rival_nonce, v2_nonce_compare(i, r) < 0 ? i : r) !=
+	    OK)
 		return false;
 	own->rival = heir->sa.serial;
 	heir->predecessor = old->sa.serial;

@@ -13,17 +13,17 @@
 /* What is on its way out still answers, and still hears answers. */
 #define LATE (UP | IKE_STATE_BIT(IKE_REKEYED) | IKE_STATE_BIT(IKE_CLOSING))
 
-#define NEXT(...)                                                             \
-	.next = { __VA_ARGS__ },                                              \
+#define NEXT(...)                                                              \
+	.next = { __VA_ARGS__ },                                               \
 	.next_count = sizeof((uint8_t[]){ __VA_ARGS__ })
 
-#define ERRORS                                                                \
-	(KIND_BIT(N_ERROR) | KIND_BIT(N_INVALID_KE) |                         \
-	    KIND_BIT(N_NO_PROPOSAL) | KIND_BIT(N_INVALID_SYNTAX) |            \
-	    KIND_BIT(N_AUTH_FAILED) | KIND_BIT(N_TS_UNACCEPTABLE) |           \
-	    KIND_BIT(N_TEMPORARY_FAILURE) | KIND_BIT(N_CHILD_NOT_FOUND) |     \
-	    KIND_BIT(N_NO_ADDITIONAL_SAS) | KIND_BIT(N_SINGLE_PAIR) |         \
-	    KIND_BIT(N_INVALID_SPI) | KIND_BIT(N_INVALID_IKE_SPI) |           \
+#define ERRORS                                                                 \
+	(KIND_BIT(N_ERROR) | KIND_BIT(N_INVALID_KE) |                          \
+	    KIND_BIT(N_NO_PROPOSAL) | KIND_BIT(N_INVALID_SYNTAX) |             \
+	    KIND_BIT(N_AUTH_FAILED) | KIND_BIT(N_TS_UNACCEPTABLE) |            \
+	    KIND_BIT(N_TEMPORARY_FAILURE) | KIND_BIT(N_CHILD_NOT_FOUND) |      \
+	    KIND_BIT(N_NO_ADDITIONAL_SAS) | KIND_BIT(N_SINGLE_PAIR) |          \
+	    KIND_BIT(N_INVALID_SPI) | KIND_BIT(N_INVALID_IKE_SPI) |            \
 	    KIND_BIT(N_INVALID_MAJOR) | KIND_BIT(N_CRITICAL))
 
 #define NAT (KIND_BIT(N_NAT_SOURCE) | KIND_BIT(N_NAT_DESTINATION))

@@ -527,9 +527,9 @@ v2_delete_read(
 		return ERR_SHORT;
 	/* RFC 7296 3.11: the IKE SA is named by the header; IPsec SAs have
 	 * SPIs of four octets. */
-	if (*protocol == PROTO_IKE ? spi_len != 0 || *count != 0 || body.len != 0
-	                           : spi_len != 4 ||
-	                                 body.len != 4u * (size_t)*count)
+	if (*protocol == PROTO_IKE
+	        ? spi_len != 0 || *count != 0 || body.len != 0
+	        : spi_len != 4 || body.len != 4u * (size_t)*count)
 		return ERR_SYNTAX;
 	*spis = body;
 	return OK;

@@ -43,11 +43,11 @@ void v2_ts_put(struct wire_out *out, uint8_t type, const struct ts_list *list);
  * is what remains (RFC 7296 2.9). ERR_SHORT, ERR_SYNTAX. */
 enum err v2_ts_read(struct view body, struct ts_list *list);
 
-void v2_ke_put(struct wire_out *out, const struct alg *group,
-    struct view public_value);
+void v2_ke_put(
+    struct wire_out *out, const struct alg *group, struct view public_value);
 /* *group is the number on the wire. */
-enum err v2_ke_read(struct view body, uint16_t *group,
-    struct view *public_value);
+enum err
+v2_ke_read(struct view body, uint16_t *group, struct view *public_value);
 
 void v2_id_put(struct wire_out *out, uint8_t type, const struct ident *ident);
 /* The caller owns *ident. ERR_SYNTAX for a type that IKEv2 does not know or a
@@ -57,8 +57,8 @@ enum err v2_id_read(struct view body, struct ident **ident);
 /* Delete of ESP SAs by our inbound SPIs, or (count 0) of the IKE SA. */
 void v2_delete_put(struct wire_out *out, const uint32_t *spis, size_t count);
 /* *spis: what follows the count, 4 octets each for ESP and AH. */
-enum err v2_delete_read(struct view body, uint8_t *protocol, uint16_t *count,
-    struct view *spis);
+enum err v2_delete_read(
+    struct view body, uint8_t *protocol, uint16_t *count, struct view *spis);
 
 /* A Notify without SPI. */
 void v2_notify_put(struct wire_out *out, uint16_t type, struct view data);

@@ -56,8 +56,8 @@ protect(const struct v2_sk_keys *keys, const struct buf *buf, uint8_t *iv,
 /* RFC 5282 4: a counter never repeats; RFC 7296 3.14: CBC's IV cannot be
  * foretold. */
 static bool
-fill_iv(struct env *env, const struct suite *suite, uint64_t *counter,
-    uint8_t *iv)
+fill_iv(
+    struct env *env, const struct suite *suite, uint64_t *counter, uint8_t *iv)
 {
 	struct buf buf;
 
@@ -148,8 +148,8 @@ v2_sk_seal(struct env *env, const struct v2_sk_keys *keys, uint64_t *iv,
 	part.total = (uint16_t)((chain.len + each - 1) / each);
 	while (chain.len > 0 && err == OK) {
 		part.number++;
-		if (!view_take(&chain, chain.len < each ? chain.len : each,
-		        &text))
+		if (!view_take(
+		        &chain, chain.len < each ? chain.len : each, &text))
 			return ERR_BUG;
 		err = seal_one(env, keys, iv, header, &part, text, flight);
 		part.first = 0;
@@ -194,8 +194,7 @@ verify_and_decrypt(const struct v2_sk_keys *keys, const struct msg *msg,
 
 	if (alg_is_aead(suite->encr))
 		return cipher_aead_open(suite->encr, keys->encr, iv.at,
-		    view_of(
-		        msg->whole.at, (size_t)(iv.at - msg->whole.at)),
+		    view_of(msg->whole.at, (size_t)(iv.at - msg->whole.at)),
 		    text, icv.at, plain);
 	/* RFC 7296 3.14: the ICV is checked before anything is decrypted. */
 	whole = view_of(msg->whole.at, (size_t)(icv.at - msg->whole.at));

@@ -42,8 +42,8 @@ struct v2_sk_part {
 /* msg holds the outer chain. Verifies first; the plaintext is then
  * msg->opened. ERR_NOT_FOUND: there is no SK or SKF at its end. ERR_AUTH: not
  * the peer's. ERR_SYNTAX: the peer's, but malformed (padding, numbers). */
-enum err v2_sk_open(const struct v2_sk_keys *keys, struct msg *msg,
-    struct v2_sk_part *part);
+enum err v2_sk_open(
+    const struct v2_sk_keys *keys, struct msg *msg, struct v2_sk_part *part);
 
 /* The fragment number that stands in the message, before anything is verified:
  * 0 if it is none. */

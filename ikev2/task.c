@@ -235,8 +235,7 @@ v2_pump(struct v2_sa *v2)
 			break;
 		}
 		x->task = task;
-		fsm_begin(&v2_fsm, &x->x,
-		    v2_rules_begin(task->want));
+		fsm_begin(&v2_fsm, &x->x, v2_rules_begin(task->want));
 	}
 	v2->pumping = false;
 	sa_release(&v2->sa);
@@ -249,8 +248,7 @@ v2_tick_in(struct v2_sa *v2, uint64_t delay_ms)
 {
 	struct env *env = v2->sa.env;
 
-	if (!timer_armed(&v2->tick) ||
-	    v2->tick.at_ms > env_now(env) + delay_ms)
+	if (!timer_armed(&v2->tick) || v2->tick.at_ms > env_now(env) + delay_ms)
 		timer_set(env->timers, &v2->tick, delay_ms);
 }
 

@@ -23,8 +23,7 @@ void v2_tasks_free(struct v2_sa *v2);
 /* The children of one IKE SA have moved to another: what concerns them too. */
 void v2_tasks_move(struct v2_sa *from, struct v2_sa *to);
 /* Is this wanted (of this child)? */
-bool v2_task_queued(
-    const struct v2_sa *v2, enum v2_want want, uint64_t child);
+bool v2_task_queued(const struct v2_sa *v2, enum v2_want want, uint64_t child);
 
 /* Begins what is next, if the window is free. */
 void v2_pump(struct v2_sa *v2);

@@ -118,8 +118,8 @@ gave_up(void *arg)
 	}
 	sa_hold(sa);
 	if (sa->state == IKE_ESTABLISHED) {
-		sa_event(sa, NULL, EVENT_PEER_DEAD, ERR_TIMEOUT, false,
-		    "no answer");
+		sa_event(
+		    sa, NULL, EVENT_PEER_DEAD, ERR_TIMEOUT, false, "no answer");
 		sa_kill(sa, ERR_TIMEOUT, false, "the peer does not answer");
 	} else {
 		sa_kill(sa, OK, false, "closed without an answer");
@@ -143,8 +143,7 @@ v2_exchange_new(
 	x->local = v2->sa.local;
 	x->natt = v2->sa.natt;
 	rexmit_init(&x->x.rexmit, v2->sa.env,
-	    v2->sa.state > IKE_ESTABLISHED ? &delete_rexmit
-	                                   : &rexmit_defaults,
+	    v2->sa.state > IKE_ESTABLISHED ? &delete_rexmit : &rexmit_defaults,
 	    gave_up, x);
 	exchange_begin(&v2->sa, &x->x);
 	return x;
@@ -263,8 +262,7 @@ v2_nonce_draw(struct env *env, struct secret *to)
 }
 
 enum err
-v2_nonce_read(
-    const struct msg *msg, const struct alg *prf, struct secret *to)
+v2_nonce_read(const struct msg *msg, const struct alg *prf, struct secret *to)
 {
 	const struct payload *nonce = msg_payload(msg, KIND_NONCE, 0);
 
@@ -409,8 +407,8 @@ v2_refused(struct ike_sa *sa, struct exchange *x, const struct msg *msg,
 {
 	(void)msg;
 	fsm_fail(x, err, responds(x) ? N_INVALID_SYNTAX : 0,
-	    "%s exchange %u: %s", responds(x) ? "request" : "response",
-	    x->type, text);
+	    "%s exchange %u: %s", responds(x) ? "request" : "response", x->type,
+	    text);
 	if (!responds(x) || err == ERR_SYNTAX || sa->state <= IKE_HALF_OPEN) {
 		v2_failed(sa, x);
 		return;
