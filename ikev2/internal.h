@@ -195,9 +195,9 @@ void v2_install_done(
 void v2_clear_begin(struct wire_out *out, struct buf *buf,
     const struct ike_sa *sa, uint64_t spi_r, bool response);
 /* Seals writer's chain as x's request and sends it until it is answered. */
-enum err v2_request(struct v2_exchange *x, const struct v2_writer *writer);
+enum err v2_request(struct v2_exchange *x, struct v2_writer *writer);
 /* Seals writer's chain as the answer to x's request, keeps and sends it. */
-enum err v2_respond(struct v2_exchange *x, const struct v2_writer *writer);
+enum err v2_respond(struct v2_exchange *x, struct v2_writer *writer);
 /* An answer that is one notify, unprotected, to a message that has no SA, if
  * the rate allows (limited). RFC 7296 1.5, 2.21.1. */
 void v2_answer_clear(struct env *env, const struct packet *packet,

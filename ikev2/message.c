@@ -69,17 +69,20 @@ header_of(const struct v2_sa *v2, uint8_t exchange, bool response, uint32_t id)
 
 static enum err
 seal(struct v2_sa *v2, const struct wire_header *header,
-    const struct v2_writer *writer, struct flight *flight)
+    struct v2_writer *writer, struct flight *flight)
 {
+	struct env *env = v2->sa.env;
 	struct v2_sk_keys keys = direction(v2, v2->sa.initiator);
+	uint8_t first = wire_chain_first(&writer->out);
 
 	if (writer->buf.full)
 		return ERR_LONG;
 	if (keys.encr.len == 0)
 		return ERR_WRONG_STATE;
-	return v2_sk_seal(v2->sa.env, &keys, &v2->iv, header,
-	    wire_chain_first(&writer->out), buf_done(&writer->buf),
-	    message_limit(v2), flight);
+	if (env->impair != NULL)
+		env->impair(env, &first, &writer->buf);
+	return v2_sk_seal(env, &keys, &v2->iv, header, first,
+	    buf_done(&writer->buf), message_limit(v2), flight);
 }
 
 static void
@@ -93,7 +96,7 @@ log_packet(
 }
 
 enum err
-v2_request(struct v2_exchange *x, const struct v2_writer *writer)
+v2_request(struct v2_exchange *x, struct v2_writer *writer)
 {
 	struct v2_sa *v2 = v2_of(x->x.sa);
 	struct wire_header header =
@@ -114,7 +117,7 @@ v2_request(struct v2_exchange *x, const struct v2_writer *writer)
 }
 
 enum err
-v2_respond(struct v2_exchange *x, const struct v2_writer *writer)
+v2_respond(struct v2_exchange *x, struct v2_writer *writer)
 {
 	struct v2_sa *v2 = v2_of(x->x.sa);
 	struct wire_header header = header_of(v2, x->x.type, true, x->x.id);
