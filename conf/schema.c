@@ -345,8 +345,8 @@ is_host_name(const char *name)
 			return false;
 		}
 	}
-	/* What looks like numbers and dots was meant to be an address. */
-	return strspn(name, "0123456789.") < len;
+	/* What is all numbers was meant to be an address or a range. */
+	return strspn(name, "0123456789.-") < len;
 }
 
 static struct conn_host *
@@ -668,8 +668,8 @@ const struct option options[] = {
 	    .values = "identity",
 	    .fallback = "",
 	    .set = set_id,
-	    .help = "How this end is known: an address, a name "
-	            "(\n.Li vpn.example.org\nor\n.Li @vpn.example.org ) ,\n"
+	    .help = "How this end is known: an address, a name\n"
+	            ".Pq Li vpn.example.org No or Li @vpn.example.org ,\n"
 	            "a user\n.Pq Li carol@example.org ,\na key ID in "
 	            "hexadecimal\n.Pq Li @#0badcafe\nor\n.Cm %any .\n"
 	            "The default is what stands in\n.Cm left\nor\n.Cm right ;\n"
