@@ -20,10 +20,8 @@
 
 #include "common/env.h"
 #include "common/loop.h"
+#include "common/resolv.h"
 
-#define DNS_SERVERS   3 /* as resolv.conf(5): MAXNS */
-#define DNS_SEARCH    6
-#define DNS_NAME      256  /* octets of a name, with NUL */
 #define DNS_REQUESTS  256  /* under way at once */
 #define DNS_CHAIN     8    /* CNAMEs followed */
 #define DNS_UDP       4096 /* octets of an answer over UDP */
@@ -32,23 +30,11 @@
 #define DNS_HOSTS_TTL 3600
 #define DNS_TTL_MAX   86400
 
-struct dns_host {
-	struct addr addr;
-	const char *name; /* in the copy of the text */
-};
-
 struct dns {
 	struct env *env;
 	struct loop *loop;
 	uint16_t port;
-	struct addr server[DNS_SERVERS];
-	unsigned server_count;
-	char search[DNS_SEARCH][DNS_NAME];
-	unsigned search_count;
-	unsigned timeout_ms, attempts, ndots;
-	char *hosts_text;
-	struct dns_host *hosts;
-	size_t host_count;
+	struct resolv resolv;
 	struct request *requests; /* list by next */
 	size_t request_count;
 };
@@ -81,7 +67,7 @@ struct request {
 	    size_t count, uint32_t ttl_s);
 	void *arg;
 	uint8_t family;
-	char name[DNS_NAME];
+	char name[RESOLV_NAME];
 	unsigned at, names; /* which of the names to try */
 	struct question question[2];
 	struct timer timer; /* for answers that need no server */
@@ -92,161 +78,22 @@ struct request {
 static void question_try(struct question *question);
 static void request_next(struct request *request);
 
-/* resolv.conf and hosts ---------------------------------------------------- */
-
-/* The next word of a line; NULL at its end or at a comment. */
-static char *
-next_word(char **line)
-{
-	char *word = *line + strspn(*line, " \t\r");
-
-	if (*word == '\0' || *word == '#' || *word == ';') {
-		*line = word;
-		return NULL;
-	}
-	*line = word + strcspn(word, " \t\r");
-	if (**line != '\0')
-		*(*line)++ = '\0';
-	return word;
-}
-
-static char *
-next_line(char **text)
-{
-	char *line = *text, *end;
-
-	if (*line == '\0')
-		return NULL;
-	end = line + strcspn(line, "\n");
-	*text = *end ? end + 1 : end;
-	*end = '\0';
-	return line;
-}
-
-/* "timeout:3" and the like; bounded as resolv.conf(5) says. */
-static void
-option(struct dns *dns, const char *word)
-{
-	static const struct {
-		const char *name;
-		unsigned min, max;
-	} known[] = { { "timeout:", 1, 30 }, { "attempts:", 1, 5 },
-		{ "ndots:", 0, 15 } };
-	unsigned *const field[] = { &dns->timeout_ms, &dns->attempts,
-		&dns->ndots };
-	size_t i, len;
-
-	for (i = 0; i < 3; i++) {
-		unsigned long value;
-
-		len = strlen(known[i].name);
-		if (strncmp(word, known[i].name, len) != 0)
-			continue;
-		value = strtoul(word + len, NULL, 10);
-		if (value < known[i].min)
-			value = known[i].min;
-		if (value > known[i].max)
-			value = known[i].max;
-		*field[i] = (unsigned)value * (i == 0 ? 1000 : 1);
-	}
-}
-
-static void
-read_resolv(struct dns *dns, char *text)
-{
-	char *line, *word;
-
-	while ((line = next_line(&text))) {
-		word = next_word(&line);
-		if (!word)
-			continue;
-		if (strcmp(word, "nameserver") == 0) {
-			word = next_word(&line);
-			if (word && dns->server_count < DNS_SERVERS &&
-			    addr_parse(&dns->server[dns->server_count], word))
-				dns->server_count++;
-		} else if (strcmp(word, "search") == 0 ||
-		           strcmp(word, "domain") == 0) {
-			/* The last of these lines counts. */
-			dns->search_count = 0;
-			while ((word = next_word(&line))) {
-				size_t len = strlen(word);
-
-				if (dns->search_count == DNS_SEARCH ||
-				    len >= DNS_NAME || strcmp(word, ".") == 0)
-					continue;
-				memcpy(dns->search[dns->search_count++], word,
-				    len + 1);
-			}
-		} else if (strcmp(word, "options") == 0) {
-			while ((word = next_word(&line)))
-				option(dns, word);
-		}
-	}
-	if (dns->server_count == 0 && addr_parse(&dns->server[0], "127.0.0.1"))
-		dns->server_count = 1;
-}
-
-static bool
-read_hosts(struct dns *dns, char *text)
-{
-	struct dns_host *grown;
-	char *line, *word;
-	struct addr addr;
-
-	while ((line = next_line(&text))) {
-		word = next_word(&line);
-		if (!word || !addr_parse(&addr, word))
-			continue;
-		while ((word = next_word(&line))) {
-			/* Doubling: at powers of two. */
-			if ((dns->host_count & (dns->host_count - 1)) == 0) {
-				grown = reallocarray(dns->hosts,
-				    dns->host_count ? dns->host_count * 2 : 1,
-				    sizeof(*grown));
-				if (!grown)
-					return false;
-				dns->hosts = grown;
-			}
-			dns->hosts[dns->host_count].addr = addr;
-			dns->hosts[dns->host_count].name = word;
-			dns->host_count++;
-		}
-	}
-	return true;
-}
-
 struct dns *
 dns_new(
     struct env *env, struct loop *loop, const char *resolv, const char *hosts)
 {
 	struct dns *dns = calloc(1, sizeof(*dns));
-	char *text = NULL;
 
 	if (!dns)
 		return NULL;
 	dns->env = env;
 	dns->loop = loop;
 	dns->port = 53;
-	dns->timeout_ms = 5000;
-	dns->attempts = 2;
-	dns->ndots = 1;
-	if (resolv) {
-		text = strdup(resolv);
-		if (!text)
-			goto fail;
-		read_resolv(dns, text);
-		free(text);
-	}
-	if (hosts) {
-		dns->hosts_text = strdup(hosts);
-		if (!dns->hosts_text || !read_hosts(dns, dns->hosts_text))
-			goto fail;
+	if (resolv_read(&dns->resolv, resolv, hosts) != OK) {
+		free(dns);
+		return NULL;
 	}
 	return dns;
-fail:
-	dns_free(dns);
-	return NULL;
 }
 
 void
@@ -309,8 +156,7 @@ dns_free(struct dns *dns)
 		return;
 	while (dns->requests)
 		request_free(dns->requests);
-	free(dns->hosts);
-	free(dns->hosts_text);
+	resolv_fini(&dns->resolv);
 	free(dns);
 }
 
@@ -330,7 +176,7 @@ dns_cancel(struct dns *dns, void *arg)
  * string if it gets too long. */
 static void
 candidate(
-    const struct request *request, unsigned at, char name[static DNS_NAME])
+    const struct request *request, unsigned at, char name[static RESOLV_NAME])
 {
 	const struct dns *dns = request->dns;
 	size_t len = strlen(request->name), dots = 0, i;
@@ -342,22 +188,22 @@ candidate(
 	if (request->names == 1)
 		return;
 	/* As it is: first with enough dots, otherwise last. */
-	if (dots >= dns->ndots) {
+	if (dots >= dns->resolv.ndots) {
 		if (at == 0)
 			return;
 		suffix = at - 1;
 	} else {
-		if (at == dns->search_count)
+		if (at == dns->resolv.search_count)
 			return;
 		suffix = at;
 	}
-	if (len + 1 + strlen(dns->search[suffix]) >= DNS_NAME) {
+	if (len + 1 + strlen(dns->resolv.search[suffix]) >= RESOLV_NAME) {
 		name[0] = '\0';
 		return;
 	}
 	name[len] = '.';
-	memcpy(name + len + 1, dns->search[suffix],
-	    strlen(dns->search[suffix]) + 1);
+	memcpy(name + len + 1, dns->resolv.search[suffix],
+	    strlen(dns->resolv.search[suffix]) + 1);
 }
 
 /* Both questions are over: an answer, or the next name. */
@@ -508,7 +354,7 @@ static enum verdict
 judge(struct question *question, const uint8_t *octets, size_t len)
 {
 	enum verdict verdict = ANSWER_STRANGE;
-	char text[DNS_NAME];
+	char text[RESOLV_NAME];
 	ldns_rdf *name = NULL;
 	ldns_pkt *packet = NULL;
 
@@ -554,7 +400,7 @@ static uint8_t *
 pack(struct question *question, size_t *len)
 {
 	struct request *request = question->request;
-	char name[DNS_NAME];
+	char name[RESOLV_NAME];
 	ldns_pkt *packet = NULL;
 	uint8_t *wire = NULL, *octets = NULL;
 	size_t wire_len = 0;
@@ -593,7 +439,7 @@ pack(struct question *question, size_t *len)
 static unsigned
 tries(const struct dns *dns)
 {
-	return dns->attempts * dns->server_count;
+	return dns->resolv.attempts * dns->resolv.server_count;
 }
 
 /* This server did not help: the next one, or the end. */
@@ -732,7 +578,8 @@ question_open(struct question *question, int type)
 {
 	struct dns *dns = question->request->dns;
 	struct endpoint server = {
-		dns->server[question->tried % dns->server_count], dns->port
+		dns->resolv.server[question->tried % dns->resolv.server_count],
+		dns->port
 	};
 	struct sockaddr_storage to;
 	unsigned to_len = endpoint_to_sockaddr(&server, &to);
@@ -765,7 +612,7 @@ question_tcp(struct question *question)
 	question->len = len;
 	question->done = 0;
 	question->writing = true;
-	timer_set(dns->env->timers, &question->timer, dns->timeout_ms);
+	timer_set(dns->env->timers, &question->timer, dns->resolv.timeout_ms);
 	if (!question->octets || !question_open(question, SOCK_STREAM)) {
 		question_next(question, ERR_IO);
 		return;
@@ -788,8 +635,8 @@ question_try(struct question *question)
 	       send(question->fd, octets + 2, len - 2,
 	           MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
 	free(octets);
-	timer_set(
-	    dns->env->timers, &question->timer, sent ? dns->timeout_ms : 1);
+	timer_set(dns->env->timers, &question->timer,
+	    sent ? dns->resolv.timeout_ms : 1);
 }
 
 static void
@@ -810,7 +657,7 @@ question_start(struct request *request, unsigned at, ldns_rr_type type)
 static void
 request_next(struct request *request)
 {
-	char name[DNS_NAME];
+	char name[RESOLV_NAME];
 
 	do {
 		if (request->at == request->names) {
@@ -844,8 +691,8 @@ look_near(struct request *request)
 	}
 	if (len && request->name[len - 1] == '.')
 		len--;
-	for (i = 0; i < dns->host_count; i++) {
-		const struct dns_host *host = &dns->hosts[i];
+	for (i = 0; i < dns->resolv.host_count; i++) {
+		const struct resolv_host *host = &dns->resolv.hosts[i];
 
 		if (strlen(host->name) == len &&
 		    strncasecmp(host->name, request->name, len) == 0 &&
@@ -864,7 +711,7 @@ on_start(void *arg)
 	look_near(request);
 	if (request->count)
 		request_done(request, OK, DNS_HOSTS_TTL);
-	else if (request->names && !request->dns->server_count)
+	else if (request->names && !request->dns->resolv.server_count)
 		request_done(request, ERR_IO, 0);
 	else
 		request_next(request);
@@ -879,7 +726,7 @@ name_valid(const char *name)
 
 	if (addr_parse(&addr, name))
 		return true;
-	if (len == 0 || len >= DNS_NAME - 1)
+	if (len == 0 || len >= RESOLV_NAME - 1)
 		return false;
 	for (i = 0; i < len; i++) {
 		char c = name[i];
@@ -920,7 +767,8 @@ dns_resolve(struct dns *dns, const char *name, uint8_t family,
 	request->arg = arg;
 	request->family = family;
 	memcpy(request->name, name, len + 1);
-	request->names = name[len - 1] == '.' ? 1 : 1 + dns->search_count;
+	request->names =
+	    name[len - 1] == '.' ? 1 : 1 + dns->resolv.search_count;
 	request->next = dns->requests;
 	if (dns->requests)
 		dns->requests->prev = request;

@@ -29,9 +29,8 @@
 enum net_way { NET_IKE4, NET_IKE6, NET_NATT4, NET_NATT6, NET_WAYS };
 
 /* Room for one control message with a struct in6_pktinfo. */
-union net_control {
-	struct cmsghdr header;
-	uint8_t octets[NET_CONTROL];
+struct net_control {
+	_Alignas(struct cmsghdr) uint8_t octets[NET_CONTROL];
 };
 
 struct net_real;
@@ -46,7 +45,7 @@ struct net_way_in {
 /* One datagram that waits for the end of the turn. */
 struct net_out {
 	struct sockaddr_storage to;
-	union net_control control;
+	struct net_control control;
 	size_t control_len;
 	unsigned to_len;
 	size_t at, len; /* in the arena */
@@ -65,7 +64,7 @@ struct net_real {
 	struct mmsghdr in[NET_BATCH];
 	struct iovec in_vec[NET_BATCH];
 	struct sockaddr_storage in_from[NET_BATCH];
-	union net_control in_control[NET_BATCH];
+	struct net_control in_control[NET_BATCH];
 	uint8_t *in_octets; /* NET_BATCH * NET_STRIDE */
 
 	struct net_out out[NET_BATCH];
@@ -258,8 +257,10 @@ net_flush(void *arg)
 
 /* The control message that makes the system send from this address. */
 static size_t
-net_from(union net_control *control, const struct addr *local, bool v6)
+net_from(struct net_control *control, const struct addr *local, bool v6)
 {
+	struct cmsghdr *header = (void *)control->octets;
+
 	memset(control, 0, sizeof(*control));
 	if (addr_is_any(local) || (local->family == ADDR_V6) != v6)
 		return 0; /* the system chooses */
@@ -268,20 +269,20 @@ net_from(union net_control *control, const struct addr *local, bool v6)
 
 		memset(&info, 0, sizeof(info));
 		memcpy(&info.ipi6_addr, local->octets, 16);
-		control->header.cmsg_level = IPPROTO_IPV6;
-		control->header.cmsg_type = IPV6_PKTINFO;
-		control->header.cmsg_len = CMSG_LEN(sizeof(info));
-		memcpy(CMSG_DATA(&control->header), &info, sizeof(info));
+		header->cmsg_level = IPPROTO_IPV6;
+		header->cmsg_type = IPV6_PKTINFO;
+		header->cmsg_len = CMSG_LEN(sizeof(info));
+		memcpy(CMSG_DATA(header), &info, sizeof(info));
 		return CMSG_SPACE(sizeof(info));
 	} else {
 		struct in_pktinfo info;
 
 		memset(&info, 0, sizeof(info));
 		memcpy(&info.ipi_spec_dst, local->octets, 4);
-		control->header.cmsg_level = IPPROTO_IP;
-		control->header.cmsg_type = IP_PKTINFO;
-		control->header.cmsg_len = CMSG_LEN(sizeof(info));
-		memcpy(CMSG_DATA(&control->header), &info, sizeof(info));
+		header->cmsg_level = IPPROTO_IP;
+		header->cmsg_type = IP_PKTINFO;
+		header->cmsg_len = CMSG_LEN(sizeof(info));
+		memcpy(CMSG_DATA(header), &info, sizeof(info));
 		return CMSG_SPACE(sizeof(info));
 	}
 }
