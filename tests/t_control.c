@@ -1,5 +1,541 @@
+/*
+ * control over a real socket, and table.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/engine.h"
+#include "common/limit.h"
+#include "common/loop.h"
+#include "common/policy.h"
+#include "common/sa.h"
+#include "daemon/control.h"
+#include "daemon/keeper.h"
+#include "daemon/table.h"
+
+struct world {
+	struct env env;
+	struct log log;
+	struct loop *loop;
+	struct keeper *keeper;
+	struct control *control;
+	char dir[64], path[96];
+	struct timer stop;
+	uint64_t reload_serial;
+	unsigned reloads;
+	int level;
+};
+
+static void
+ask_reload(void *arg, uint64_t serial)
+{
+	struct world *world = arg;
+
+	world->reloads++;
+	world->reload_serial = serial;
+}
+
+static void
+set_level(void *arg, enum log_level level)
+{
+	((struct world *)arg)->level = (int)level;
+}
+
+static void
+no_line(struct log *log, enum log_level level, const char *line)
+{
+	(void)log;
+	(void)level;
+	(void)line;
+}
+
+static void
+stop(void *arg)
+{
+	loop_stop(((struct world *)arg)->loop);
+}
+
+/* Lets the loop run for some milliseconds. */
+static void
+run(struct world *world, uint64_t ms)
+{
+	timer_set(loop_timers(world->loop), &world->stop, ms);
+	loop_run(world->loop);
+}
+
+static int
+setup(void **state)
+{
+	struct world *world = calloc(1, sizeof(*world));
+	struct control_host host = { ask_reload, set_level, world };
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	struct conn *conn = conn_new("office");
+	struct policy *policy = policy_new(&conn, 1);
+	struct keeper_difference d;
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	*state = world;
+	strcpy(world->dir, "/tmp/t_control.XXXXXX");
+	assert_non_null(mkdtemp(world->dir));
+	snprintf(world->path, sizeof(world->path), "%s/ctl", world->dir);
+	strcpy(name.sun_path, world->path);
+	assert_int_equal(
+	    bind(listener, (struct sockaddr *)&name, sizeof(name)), 0);
+	assert_int_equal(listen(listener, 64), 0);
+	world->loop = loop_new();
+	world->log.write = no_line;
+	world->log.level = LOG_LEVEL_INFO;
+	world->env.timers = loop_timers(world->loop);
+	world->env.log = &world->log;
+	world->env.random = env_random_openssl;
+	assert_int_equal(sadb_new(&world->env), OK);
+	world->keeper = keeper_new(&world->env, NULL);
+	keeper_policy(world->keeper, policy, &d);
+	policy_unref(policy);
+	world->control = control_new(
+	    &world->env, world->loop, world->keeper, listener, &host);
+	assert_non_null(world->control);
+	world->env.control = world->control;
+	timer_init(&world->stop, stop, world);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	struct world *world = *state;
+
+	control_free(world->control);
+	keeper_free(world->keeper);
+	sadb_free(world->env.sadb);
+	policy_unref(world->env.policy);
+	loop_free(world->loop);
+	unlink(world->path);
+	rmdir(world->dir);
+	free(world);
+	return 0;
+}
+
+/* A client -------------------------------------------------------------- */
+
+struct answer {
+	char out[65536], err[4096];
+	size_t out_len, err_len;
+	int status; /* -1: none */
+};
+
+static int
+dial(struct world *world)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(name.sun_path, world->path);
+	assert_int_equal(
+	    connect(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+	return fd;
+}
+
+/* What lies in the socket, frame by frame. */
+static void
+take(int fd, struct answer *answer)
+{
+	static uint8_t octets[262144];
+	size_t len = 0, at = 0;
+	ssize_t got;
+
+	memset(answer, 0, sizeof(*answer));
+	answer->status = -1;
+	while ((got = recv(
+	            fd, octets + len, sizeof(octets) - len, MSG_DONTWAIT)) > 0)
+		len += (size_t)got;
+	while (len - at >= 5) {
+		struct view head = view_of(octets + at, 5);
+		uint8_t kind;
+		uint32_t part;
+
+		assert_true(view_u8(&head, &kind) && view_u32(&head, &part));
+		assert_true(part <= CONTROL_FRAME && part <= len - at - 5);
+		at += 5;
+		assert_int_equal(answer->status, -1);
+		if (kind == CONTROL_OUTPUT) {
+			assert_true(
+			    answer->out_len + part < sizeof(answer->out));
+			memcpy(
+			    answer->out + answer->out_len, octets + at, part);
+			answer->out_len += part;
+		} else if (kind == CONTROL_ERROR) {
+			assert_true(
+			    answer->err_len + part < sizeof(answer->err));
+			memcpy(
+			    answer->err + answer->err_len, octets + at, part);
+			answer->err_len += part;
+		} else {
+			assert_int_equal(kind, CONTROL_STATUS);
+			assert_int_equal(part, 1);
+			answer->status = octets[at];
+		}
+		at += part;
+	}
+	assert_int_equal(at, len);
+}
+
+static void
+ask(struct world *world, const void *line, size_t len, struct answer *answer)
+{
+	int fd = dial(world);
+
+	assert_int_equal(send(fd, line, len, 0), (ssize_t)len);
+	run(world, 20);
+	take(fd, answer);
+	close(fd);
+	run(world, 5);
+}
+
+static void
+ask_text(struct world *world, const char *line, struct answer *answer)
+{
+	ask(world, line, strlen(line), answer);
+}
+
+/* Tests ----------------------------------------------------------------- */
+
+static void
+test_commands(void **state)
+{
+	static const struct {
+		const char *line;
+		int status;
+		const char *out, *err; /* what must be in there */
+	} rows[] = {
+		{ "version\n", 0, "orthrus ", "" },
+		{ "version extra\n", 2, "", "version" },
+		{ "\n", 2, "", "no such command" },
+		{ "dance\n", 2, "", "no such command" },
+		{ "list\n", 2, "", "list conns" },
+		{ "list dances\n", 2, "", "list conns" },
+		{ "list conns\n", 0, "office", "" },
+		{ "--json list conns\n", 0, "\"connection\":\"office\"", "" },
+		{ "list conns --json\n", 0, "\"auto\":\"ignore\"", "" },
+		{ "list sas\n", 0, "", "there are no SAs" },
+		{ "--json list sas\n", 0, "{\"ike_sas\":[],", "" },
+		{ "  status\t\r\n", 0, "data plane", "" },
+		{ "--json status\n", 0, "\"connections\":1", "" },
+		{ "log loud\n", 2, "", "log error" },
+		{ "up nobody\n", 1, "", "there is no connection nobody" },
+		{ "up office\n", 1, "", "no address to go to" },
+		{ "up office soon\n", 2, "", "up NAME" },
+		{ "up office 99999999999999999999\n", 2, "", "up NAME" },
+		{ "down nobody\n", 1, "", "there is no connection nobody" },
+		{ "down office\n", 0, "office is down", "" },
+		{ "--json up nobody\n", 1, "{\"ok\":false,", "" },
+		{ "a b c d e f g h i j k l m n o p\n", 2, "",
+		    "no such command" },
+	};
+	struct answer *answer = malloc(sizeof(*answer));
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		ask_text(*state, rows[i].line, answer);
+		if (answer->status != rows[i].status ||
+		    strstr(answer->out, rows[i].out) == NULL ||
+		    strstr(answer->err, rows[i].err) == NULL)
+			fail_msg("%sgave %d\n%s%s", rows[i].line,
+			    answer->status, answer->out, answer->err);
+	}
+	free(answer);
+}
+
+static void
+test_bounds(void **state)
+{
+	static const size_t lens[] = { CONTROL_LINE - 1, CONTROL_LINE,
+		CONTROL_LINE + 1 };
+	struct answer *answer = malloc(sizeof(*answer));
+	char line[CONTROL_LINE + 1];
+	int fd;
+
+	for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
+		memset(line, 'a', sizeof(line));
+		line[lens[i] - 1] = '\n';
+		ask(*state, line, lens[i], answer);
+		assert_int_equal(answer->status, CONTROL_USAGE);
+		assert_non_null(strstr(answer->err,
+		    lens[i] <= CONTROL_LINE ? "no such command" : "too long"));
+	}
+	ask(*state, "ver\0sion\n", 9, answer);
+	assert_int_equal(answer->status, CONTROL_USAGE);
+	/* In pieces */
+	fd = dial(*state);
+	for (const char *at = "version\n"; *at != '\0'; at++) {
+		take(fd, answer);
+		assert_int_equal(answer->status, -1);
+		assert_int_equal(send(fd, at, 1, 0), 1);
+		run(*state, 3);
+	}
+	take(fd, answer);
+	assert_int_equal(answer->status, 0);
+	close(fd);
+	free(answer);
+}
+
+static void
+test_log(void **state)
+{
+	struct world *world = *state;
+	struct answer *answer = malloc(sizeof(*answer));
+
+	ask_text(world, "log debug\n", answer);
+	assert_int_equal(answer->status, 0);
+	assert_int_equal(world->log.level, LOG_LEVEL_DEBUG);
+	assert_int_equal(world->level, LOG_LEVEL_DEBUG);
+	free(answer);
+}
+
+static void
+test_reload(void **state)
+{
+	struct world *world = *state;
+	struct answer *answer = malloc(sizeof(*answer));
+	int good = dial(world), bad = dial(world);
+	uint64_t serial;
+
+	assert_int_equal(send(good, "reload\n", 7, 0), 7);
+	run(world, 20);
+	assert_int_equal(world->reloads, 1);
+	serial = world->reload_serial;
+	assert_int_equal(send(bad, "reload\n", 7, 0), 7);
+	run(world, 20);
+	assert_int_equal(world->reloads, 2);
+	take(good, answer);
+	assert_int_equal(answer->status, -1);
+	control_reloaded(world->control, world->reload_serial, ERR_SYNTAX,
+	    "ipsec.conf:1:1: error");
+	control_reloaded(world->control, serial, OK, "1 new");
+	control_reloaded(world->control, serial, OK, "again");
+	control_reloaded(world->control, 12345, OK, "nobody");
+	run(world, 20);
+	take(good, answer);
+	assert_int_equal(answer->status, 0);
+	assert_string_equal(answer->out, "1 new\n");
+	take(bad, answer);
+	assert_int_equal(answer->status, 1);
+	assert_non_null(strstr(answer->err, "ipsec.conf:1:1"));
+	close(good);
+	close(bad);
+	free(answer);
+}
+
+static void
+test_monitor(void **state)
+{
+	struct world *world = *state;
+	struct event event = {
+		.kind = EVENT_EXPLAIN,
+		.conn = world->env.policy->conns[0],
+		.err = ERR_NO_PROPOSAL,
+		.text = "offered\nallowed \x1b[31m",
+		.by_peer = 1,
+	};
+	struct answer *answer = malloc(sizeof(*answer));
+	int text = dial(world), json = dial(world);
+
+	assert_int_equal(send(text, "monitor\n", 8, 0), 8);
+	assert_int_equal(send(json, "--json monitor\n", 15, 0), 15);
+	control_event(world->control, &event); /* nobody watches yet */
+	run(world, 20);
+	control_event(world->control, &event);
+	run(world, 20);
+	take(text, answer);
+	assert_int_equal(answer->status, -1);
+	assert_non_null(strstr(answer->out, " explain office"));
+	assert_non_null(strstr(answer->out, "offered\nallowed ?[31m\n"));
+	take(json, answer);
+	assert_non_null(strstr(answer->out, "\"connection\":\"office\""));
+	assert_non_null(strstr(answer->out, "offered\\nallowed \\u001b[31m"));
+	close(text);
+	close(json);
+	free(answer);
+}
+
+/* Who does not read is left behind, and costs a bounded amount of memory. */
+static void
+test_slow_monitor(void **state)
+{
+	struct world *world = *state;
+	struct event event = { .kind = EVENT_EXPLAIN };
+	char *text = calloc(1, 60001);
+	char octets[65536];
+	size_t got = 0;
+	ssize_t part;
+	int fd = dial(world);
+
+	memset(text, 'x', 60000);
+	event.text = text;
+	assert_int_equal(send(fd, "monitor\n", 8, 0), 8);
+	run(world, 20);
+	for (unsigned i = 0; i < 100; i++)
+		control_event(world->control, &event);
+	run(world, 20);
+	for (;;) {
+		part = recv(fd, octets, sizeof(octets), MSG_DONTWAIT);
+		if (part == 0)
+			break;
+		if (part > 0)
+			got += (size_t)part;
+		else
+			run(world, 5);
+	}
+	assert_in_range(got, 60000, CONTROL_BACKLOG + 400000);
+	/* The last frame is a status: failed. */
+	close(fd);
+	free(text);
+}
+
+static void
+test_many_clients(void **state)
+{
+	struct world *world = *state;
+	struct answer *answer = malloc(sizeof(*answer));
+	int idle[CONTROL_CLIENTS], one;
+
+	for (size_t i = 0; i < CONTROL_CLIENTS; i++)
+		idle[i] = dial(world);
+	run(world, 20);
+	one = dial(world);
+	assert_int_equal(send(one, "version\n", 8, 0), 8);
+	run(world, 20);
+	take(one, answer);
+	assert_int_equal(answer->status, -1); /* waits its turn */
+	close(idle[3]);
+	run(world, 20);
+	take(one, answer);
+	assert_int_equal(answer->status, 0);
+	for (size_t i = 0; i < CONTROL_CLIENTS; i++)
+		if (i != 3)
+			close(idle[i]);
+	close(one);
+	run(world, 20);
+	ask_text(world, "version\n", answer);
+	assert_int_equal(answer->status, 0);
+	free(answer);
+}
+
+/* A client that hangs up in the middle of everything. */
+static void
+test_hang_up(void **state)
+{
+	static const char *const lines[] = { "ver", "status\n", "monitor\n",
+		"reload\n", "down office\n", "list sas\n" };
+	struct world *world = *state;
+	struct answer *answer = malloc(sizeof(*answer));
+
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		for (unsigned when = 0; when < 2; when++) {
+			int fd = dial(world);
+
+			assert_true(
+			    send(fd, lines[i], strlen(lines[i]), 0) > 0);
+			if (when == 1)
+				run(world, 10);
+			close(fd);
+			run(world, 10);
+		}
+	}
+	control_reloaded(world->control, world->reload_serial, OK, NULL);
+	ask_text(world, "version\n", answer);
+	assert_int_equal(answer->status, 0);
+	free(answer);
+}
+
+static const struct table_column columns[] = {
+	{ "name", TABLE_TEXT, false },
+	{ "big number", TABLE_NUMBER, false },
+	{ "hidden", TABLE_TEXT, true },
+	{ "good", TABLE_BOOL, false },
+};
+
+static void
+test_table(void **state)
+{
+	struct table *table = table_new(columns, 4);
+	struct text text = { 0 };
+
+	(void)state;
+	assert_int_equal(table_print(table, false, &text), OK);
+	assert_int_equal(text.len, 0);
+	assert_int_equal(table_print(table, true, &text), OK);
+	assert_int_equal(text.len, 2);
+	text.len = 0;
+	table_text(table, "a\"b\\\n\xff");
+	table_number(table, 42);
+	table_text(table, NULL);
+	table_bool(table, true);
+	table_text(table, "longer name");
+	table_text(table, NULL);
+	table_format(table, "%d", 7);
+	table_bool(table, false);
+	assert_int_equal(table_rows(table), 2);
+	assert_int_equal(table_print(table, false, &text), OK);
+	text_add(&text, "", 1);
+	assert_string_equal(text.at, "name         big number  good\n"
+	                             "a\"b\\??               42  yes\n"
+	                             "longer name           -  no\n");
+	text.len = 0;
+	assert_int_equal(table_print(table, true, &text), OK);
+	text_add(&text, "", 1);
+	assert_string_equal(text.at,
+	    "[{\"name\":\"a\\\"b\\\\\\n\\u00ff\",\"big_number\":42,"
+	    "\"hidden\":null,\"good\":true},\n"
+	    "{\"name\":\"longer name\",\"big_number\":null,"
+	    "\"hidden\":\"7\",\"good\":false}]");
+	table_free(table);
+	text_free(&text);
+}
+
+static void
+test_text_bound(void **state)
+{
+	struct text text = { .max = 10 };
+
+	(void)state;
+	text_add(&text, "123456789", 9);
+	assert_false(text.failed);
+	text_add(&text, "0", 1);
+	assert_false(text.failed);
+	text_add(&text, "1", 1);
+	assert_true(text.failed);
+	assert_int_equal(text.len, 10);
+	text_free(&text);
+	assert_false(text.failed);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
 int
 main(void)
 {
-	return 77;
+	const struct CMUnitTest tests[] = {
+		TEST(test_commands),
+		TEST(test_bounds),
+		TEST(test_log),
+		TEST(test_reload),
+		TEST(test_monitor),
+		TEST(test_slow_monitor),
+		TEST(test_many_clients),
+		TEST(test_hang_up),
+		cmocka_unit_test(test_table),
+		cmocka_unit_test(test_text_bound),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
