@@ -30,7 +30,8 @@ struct setting {
 	struct spot *at; /* where each octet of text stands; NULL: one behind
 	                  * the other from value on */
 	uint8_t end;
-	bool reported; /* said once, however many connections inherit it */
+	/* Said once, however many connections inherit it. */
+	bool reported, repeated;
 	char text[];
 };
 
@@ -459,10 +460,13 @@ draw_section(struct parse *parse, struct section *section)
 
 		if (is_also(s))
 			continue;
-		if (*slot != NULL && (*slot)->section == section && *slot != s)
-			complain(parse, s, DIAG_WARNING,
+		if (*slot != NULL && (*slot)->section == section &&
+		    *slot != s && !s->repeated) {
+			s->repeated = true;
+			diags_add(parse->diags, DIAG_WARNING, s->value,
 			    "the keyword is here for the second time in this "
 			    "section; this value wins");
+		}
 		*slot = s;
 	}
 	section->busy = false;
