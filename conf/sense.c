@@ -168,6 +168,10 @@ proposal_is_v1(const struct proposal *proposal)
 		for (size_t i = 0; i < proposal->count[kind]; i++) {
 			const struct alg *alg = proposal->alg[kind][i];
 
+			/* Phase 1 has no integrity algorithm of its own. */
+			if (proposal->protocol == PROTO_IKE &&
+			    kind == ALG_INTEG)
+				continue;
 			if ((proposal->protocol == PROTO_IKE
 			            ? alg->phase1
 			            : alg->phase2) == 0)

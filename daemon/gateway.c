@@ -20,9 +20,6 @@
 #include "kernel/install.h"
 #include "kernel/kernel.h"
 
-extern const struct engine v1_engine __attribute__((weak));
-extern const struct engine v2_engine __attribute__((weak));
-
 static void
 selftest_failed(const struct alg *alg, void *arg)
 {
