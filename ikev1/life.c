@@ -240,6 +240,7 @@ retire(struct v1_sa *v1, bool by_peer, const char *text)
 	struct ike_sa *sa = &v1->ike;
 	struct v1_sa *heir = successor(v1);
 
+	sa_log(sa, LOG_LEVEL_INFO, "the ISAKMP SA has ended: %s", text);
 	sa_hold(sa);
 	end_exchanges(v1);
 	if (heir != NULL) {
@@ -271,6 +272,7 @@ begin_delete(struct v1_sa *v1)
 {
 	struct ike_sa *sa = &v1->ike;
 
+	sa_log(sa, LOG_LEVEL_INFO, "deleting the ISAKMP SA");
 	v1->deleting = true;
 	timer_stop(sa->env->timers, &sa->rekey_timer);
 	timer_stop(sa->env->timers, &sa->dpd_timer);
@@ -621,6 +623,18 @@ v1_life_child_kill(
 	sa_release(&v1->ike);
 }
 
+/* As child_linger(); a husk ends with its last child. */
+static void
+linger(struct child_sa *child)
+{
+	struct v1_sa *v1 = v1_sa(child->sa);
+
+	sa_hold(&v1->ike);
+	child_linger(child, V1_CHILD_LINGER_MS);
+	reap(v1);
+	sa_release(&v1->ike);
+}
+
 static void
 tell_delete(struct child_sa *child)
 {
@@ -638,7 +652,11 @@ child_expired(void *arg)
 	struct child_sa *child = arg;
 
 	tell_delete(child);
-	v1_life_child_kill(child, ERR_TIMEOUT, false, "its lifetime is over");
+	if (child->state == CHILD_REKEYED)
+		linger(child);
+	else
+		v1_life_child_kill(
+		    child, ERR_TIMEOUT, false, "its lifetime is over");
 }
 
 static void
@@ -675,18 +693,6 @@ v1_life_child_lifetime(struct child_sa *child, uint32_t seconds)
 	return own < (seconds == 0 ? LIFETIME_DEFAULT_MS : seconds * 1000ull);
 }
 
-/* As child_linger(); a husk ends with its last child. */
-static void
-linger(struct child_sa *child)
-{
-	struct v1_sa *v1 = v1_sa(child->sa);
-
-	sa_hold(&v1->ike);
-	child_linger(child, V1_CHILD_LINGER_MS);
-	reap(v1);
-	sa_release(&v1->ike);
-}
-
 /* Another took the place of old; ours: it is for us to delete it. */
 static void
 child_replaced(struct child_sa *old, const struct child_sa *by, bool ours)
@@ -694,10 +700,9 @@ child_replaced(struct child_sa *old, const struct child_sa *by, bool ours)
 	timer_stop(old->sa->env->timers, &old->rekey_timer);
 	old->rekeyed_by = by->serial;
 	old->state = CHILD_REKEYED;
-	if (!ours)
-		return;
-	tell_delete(old);
-	linger(old);
+	/* Not at once: the peer may not have the third message yet. */
+	if (ours)
+		timer_set(old->sa->env->timers, &old->expire_timer, OLD_MS);
 }
 
 static uint32_t
@@ -782,6 +787,30 @@ v1_life_child_up(struct child_sa *child, uint64_t rekeys)
 		children_meet(child, other);
 }
 
+/* A renewal of deleted whose last message is still on its way to us: it is
+ * replaced, not gone. */
+static void
+replaced_soon(struct v1_sa *own, struct child_sa *deleted)
+{
+	struct v1_sa *v1 = NULL;
+
+	if (deleted->state != CHILD_UP || deleted->rekeyed_by != 0)
+		return;
+	while ((v1 = same_identity(own, v1)) != NULL)
+		for (struct child_sa *child = v1->ike.children; child != NULL;
+		     child = child->next)
+			if (child->state == CHILD_INBOUND &&
+			    child->conn == deleted->conn &&
+			    ts_list_equal(
+			        &child->ts_local, &deleted->ts_local) &&
+			    ts_list_equal(
+			        &child->ts_remote, &deleted->ts_remote)) {
+				deleted->rekeyed_by = child->serial;
+				deleted->state = CHILD_REKEYED;
+				return;
+			}
+}
+
 /* The two ends may judge a collision differently when messages were lost: the
  * child that the deleted one had replaced is in use again. */
 static void
@@ -823,6 +852,7 @@ v1_life_child_deleted(struct v1_sa *v1, uint32_t spi)
 	}
 	if (child == NULL)
 		return;
+	replaced_soon(v1, child);
 	revive(v1, child);
 	if (child->state == CHILD_REKEYED)
 		linger(child); /* its last packets may still be on the way */
