@@ -728,30 +728,28 @@ policy_identify(struct conn **found, size_t count, const struct ident *local,
     const struct addr *local_addr, const struct ident *remote,
     const struct addr *remote_addr)
 {
+	size_t end[4] = { 0 }; /* behind those of each score, best first */
 	size_t left = 0;
-	uint8_t score[64];
 
 	(void)remote_addr; /* an end of one address is compared by itself */
-	if (count > sizeof score)
-		count = sizeof score;
 	for (size_t i = 0; i < count; i++) {
 		struct conn *conn = found[i];
 		unsigned theirs = remote_id_fit(conn, remote);
 		unsigned ours =
 		    id_fit(id_is_any(conn->local.id) ? NULL : conn->local.id,
 		        local_addr, local);
-		uint8_t value = (uint8_t)((theirs == 2) * 2 + (ours == 2));
-		size_t at = left;
+		size_t group, at;
 
 		if (theirs == 0 || ours == 0)
 			continue;
-		for (; at > 0 && score[at - 1] < value; at--) {
-			score[at] = score[at - 1];
-			found[at] = found[at - 1];
-		}
-		score[at] = value;
+		group = (theirs == 2 ? 0u : 2u) + (ours == 2 ? 0u : 1u);
+		at = end[group];
+		memmove(&found[at + 1], &found[at],
+		    (left - at) * sizeof(struct conn *));
 		found[at] = conn;
 		left++;
+		for (; group < 4; group++)
+			end[group]++;
 	}
 	return left;
 }

@@ -112,8 +112,8 @@ size_t policy_candidates(const struct policy *policy, const struct addr *local,
 
 /* Narrows candidates, in place, to those that fit identities (either may be
  * NULL: not known), best first: both exact, remote exact, local exact, any.
- * Returns their number. Address end identities count as IDs of type address. Of
- * more than 64 candidates, the first 64 are looked at. */
+ * Returns their number. Address end identities count as IDs of type address.
+ * Looks at each of them: for many, policy_by_identity() is the way. */
 size_t policy_identify(struct conn **found, size_t count,
     const struct ident *local, const struct addr *local_addr,
     const struct ident *remote, const struct addr *remote_addr);

@@ -287,6 +287,38 @@ test_many(void **state)
 	free(c);
 }
 
+/* However many: none is forgotten, and the order stays. */
+static void
+test_identify_many(void **state)
+{
+	enum { COUNT = 300 };
+	struct conn *c[COUNT], *found[COUNT];
+	struct addr us = addr("192.0.2.1"), them = addr("203.0.113.9");
+	struct ident *carol = id("carol");
+	struct policy *p;
+	size_t count;
+	char name[16];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof name, "c%zu", i);
+		c[i] = conn(name, "*", "*", NULL,
+		    i % 3 == 0   ? "dave"
+		    : i % 3 == 1 ? "%any"
+		                 : "carol");
+	}
+	p = policy(c, COUNT);
+	memcpy(found, c, sizeof found);
+	count = policy_identify(found, COUNT, NULL, &us, carol, &them);
+	assert_int_equal(count, 200);
+	for (size_t i = 0; i < 100; i++) {
+		assert_ptr_equal(found[i], c[3 * i + 2]);
+		assert_ptr_equal(found[100 + i], c[3 * i + 1]);
+	}
+	ident_unref(carol);
+	policy_unref(p);
+}
+
 /* All names with what became of them. */
 struct seen {
 	char text[400];
@@ -481,6 +513,7 @@ main(void)
 		cmocka_unit_test(test_identify),
 		cmocka_unit_test(test_identities_of_an_end),
 		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_identify_many),
 		cmocka_unit_test(test_diff),
 		cmocka_unit_test(test_equal),
 		cmocka_unit_test(test_rekey_times),
