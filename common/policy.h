@@ -48,8 +48,8 @@ struct conn_end {
 	struct ident *id; /* NULL: the end's address (ours), any (theirs when
 	                   * its host is not one address) */
 	struct ts_list subnets; /* one dynamic selector where nothing is said */
-	uint8_t auth; /* enum policy_auth */
-	uint16_t ike_port; /* 500 */
+	uint8_t auth;           /* enum policy_auth */
+	uint16_t ike_port;      /* 500 */
 };
 
 #define LIFETIME_DEFAULT_MS 28800000ull /* RFC 2407 4.5: where none is stated */
@@ -57,7 +57,7 @@ struct conn_end {
 struct conn {
 	unsigned refs;
 	char *name;
-	char *source; /* "ipsec.conf:12", for messages */
+	char *source;        /* "ipsec.conf:12", for messages */
 	uint8_t keyexchange; /* enum policy_keyexchange */
 	uint8_t autostart;   /* enum policy_auto */
 	uint8_t mode;        /* enum policy_mode */
@@ -68,9 +68,9 @@ struct conn {
 	struct proposals ike, esp;
 	uint64_t ike_lifetime_ms, lifetime_ms, margin_ms;
 	uint32_t rekeyfuzz_percent;
-	uint32_t keyingtries; /* 0: for ever */
+	uint32_t keyingtries;                  /* 0: for ever */
 	uint64_t dpd_delay_ms, dpd_timeout_ms; /* delay 0: never asks */
-	uint32_t replay_window; /* packets; 0 switches it off */
+	uint32_t replay_window;                /* packets; 0 switches it off */
 	uint32_t reqid; /* stable for a name as long as the process lives; 0 in
 	                 * a policy that no gateway has taken over yet */
 	char weak[128]; /* weak algorithms opted in, "" if none */
@@ -80,7 +80,7 @@ struct conn {
 struct policy {
 	unsigned refs;
 	size_t count;
-	struct conn **conns; /* in file order */
+	struct conn **conns;        /* in file order */
 	struct policy_index *index; /* policy.c's own */
 	bool uniqueids;
 };
@@ -124,10 +124,10 @@ bool conn_end_fits(const struct conn_end *end, const struct addr *addr);
 /* policy_candidates() and policy_identify() in one, through the index of
  * remote identities: complete where thousands of connections wait at %any and
  * differ in the peer's identity only. remote is not NULL; local may be. */
-size_t policy_by_identity(const struct policy *policy,
-    const struct addr *local_addr, const struct addr *remote_addr,
-    unsigned version, const struct ident *local, const struct ident *remote,
-    struct conn **found, size_t max);
+size_t
+policy_by_identity(const struct policy *policy, const struct addr *local_addr,
+    const struct addr *remote_addr, unsigned version, const struct ident *local,
+    const struct ident *remote, struct conn **found, size_t max);
 
 /* Numbers of kernel state that is ours: conn->reqid. */
 #define REQID_FIRST 0x4f000001u
@@ -143,7 +143,7 @@ enum policy_change { CHANGE_SAME, CHANGE_CHANGED, CHANGE_GONE, CHANGE_NEW };
  * of files gives the same numbers in every process. */
 void policy_diff(struct policy *old, struct policy *next,
     void (*visit)(enum policy_change change, struct conn *old_conn,
-	struct conn *new_conn, void *arg),
+        struct conn *new_conn, void *arg),
     void *arg);
 
 /* Our identity towards a peer and the peer's as wanted; NULL end ids become
@@ -153,12 +153,12 @@ struct ident *conn_local_id(const struct conn *conn, const struct addr *addr);
 struct ident *conn_remote_id(const struct conn *conn, const struct addr *addr);
 
 /* The end's selectors with dynamic ones resolved. */
-void conn_ts(const struct conn_end *end, const struct addr *addr,
-    struct ts_list *list);
+void conn_ts(
+    const struct conn_end *end, const struct addr *addr, struct ts_list *list);
 
 /* A rekey time: lifetime - margin - random(0..margin * fuzz). At least half of
  * lifetime where the margin is larger than that. random is 32 random bits. */
-uint64_t conn_rekey_ms(const struct conn *conn, uint64_t lifetime_ms,
-    uint32_t random);
+uint64_t
+conn_rekey_ms(const struct conn *conn, uint64_t lifetime_ms, uint32_t random);
 
 #endif

@@ -391,6 +391,41 @@ test_sense(void **state)
 	done(&f);
 }
 
+/* What exists in IKEv1 and what does not. */
+static void
+test_v1_suites(void **state)
+{
+	static const struct {
+		const char *line;
+		bool good;
+	} cases[] = {
+		{ "ike=aes256-sha1-modp1024", true },
+		{ "ike=3des-sha1-modp1536", true },
+		{ "ike=aes128-sha256-ecp256,aes128gcm16-prfsha256-ecp256",
+		    true },
+		{ "ike=aes128gcm16-prfsha256-ecp256", false },
+		{ "ike=aes128gcm16-aes256gcm16-prfsha256-ecp256", false },
+		{ "ike=aes128-aes256-sha256-curve25519-ecp256", true },
+		{ "rekey=yes", true }, /* the defaults */
+		{ "esp=aes256-sha256-modp2048", true },
+		{ "esp=aes256gcm16", true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct fixture f;
+		char text[200];
+
+		snprintf(text, sizeof text,
+		    "conn a\n" PSK "\tkeyexchange=ikev1\n\t%s\n",
+		    cases[i].line);
+		load(&f, false, text);
+		if ((f.policy != NULL) != cases[i].good)
+			fail_msg("%s", cases[i].line);
+		done(&f);
+	}
+}
+
 static void
 test_structure(void **state)
 {
@@ -696,6 +731,7 @@ main(void)
 		cmocka_unit_test(test_auth_must_be_said),
 		cmocka_unit_test(test_sides),
 		cmocka_unit_test(test_sense),
+		cmocka_unit_test(test_v1_suites),
 		cmocka_unit_test(test_structure),
 		cmocka_unit_test(test_no_file),
 		cmocka_unit_test(test_include),
