@@ -348,6 +348,9 @@ sa_set_state(struct ike_sa *sa, enum ike_state state)
 		    "a step tried to establish an SA without proof");
 		return;
 	}
+	/* What was authenticated once cannot be so a second time. */
+	if (sa->state >= IKE_ESTABLISHED && state < IKE_ESTABLISHED)
+		return;
 	sa->state = (uint8_t)state;
 }
 
@@ -493,10 +496,10 @@ sa_kill(struct ike_sa *sa, enum err why, bool by_peer, const char *text)
 	timer_stop(env->timers, &sa->keepalive_timer);
 	leave_half_open(sa);
 	leave_maps(sa);
-	if (was == IKE_ESTABLISHED || was == IKE_CLOSING)
-		sa_event(sa, NULL, EVENT_IKE_DOWN, why, by_peer, text);
-	else if (was < IKE_ESTABLISHED)
+	if (sa->established_ms == 0)
 		sa_event(sa, NULL, EVENT_IKE_FAILED, why, by_peer, text);
+	else if (was != IKE_REKEYED)
+		sa_event(sa, NULL, EVENT_IKE_DOWN, why, by_peer, text);
 	sa_release(sa);
 }
 
