@@ -7,6 +7,7 @@
 #include "common/engine.h"
 #include "common/net.h"
 #include "common/sa.h"
+#include "daemon/names.h"
 #include "kernel/install.h"
 
 #define RETRY_MIN_MS 2000 /* after the first failure; doubles */
@@ -33,6 +34,21 @@ retry_ms(struct keep *keep)
 	return ms + env_random_u32(keep->keeper->env) % (ms / 4);
 }
 
+/* An IKE SA that was made for a child that nobody wants any more. */
+static void
+close_unused(struct keep *keep)
+{
+	struct ike_sa *sa = sa_by_serial(keep->keeper->env->sadb, keep->sa);
+
+	if (keep->wanted || keep->sa == 0 || sa == NULL || !sa->initiator ||
+	    sa->state != IKE_ESTABLISHED || sa->child_count > 0 ||
+	    sa->conn == NULL || strcmp(sa->conn->name, keep->conn->name) != 0)
+		return;
+	sa_hold(sa);
+	sa->engine->close(sa);
+	sa_release(sa);
+}
+
 static void
 attempt_failed(struct keep *keep, enum err err, const char *text)
 {
@@ -47,6 +63,7 @@ attempt_failed(struct keep *keep, enum err err, const char *text)
 	/* A peer that cannot be reached may be at its next address. */
 	if (err == ERR_TIMEOUT || err == ERR_IO || err == ERR_NOT_FOUND)
 		keep->alternative++;
+	close_unused(keep);
 	keep_rest(keep, KEEP_DOWN);
 	if ((keep->wanted || (keep->trap && !keep->trapped)) &&
 	    !keeper->closing) {
@@ -178,6 +195,7 @@ local_named(void *arg, enum err err, const struct addr *addrs, size_t count,
     uint32_t ttl_s)
 {
 	struct keep *keep = arg;
+	struct conn_end *end = &keep->conn->local;
 
 	(void)ttl_s;
 	if (err != OK || count == 0) {
@@ -185,6 +203,9 @@ local_named(void *arg, enum err err, const struct addr *addrs, size_t count,
 		    "our own name cannot be resolved");
 		return;
 	}
+	for (size_t i = 0; i < end->host_count; i++)
+		if (end->host[i].kind == HOST_NAME)
+			names_learn(&end->host[i], &addrs[0]);
 	resolved(keep, &addrs[0]);
 }
 
@@ -214,11 +235,32 @@ resolve_local(struct keep *keep)
 		attempt_failed(keep, err, NULL);
 }
 
+/* The hosts that one can go to, in turn; *turns: how often all of them have
+ * had their turn. */
+static struct conn_host *
+remote_host(const struct keep *keep, size_t *turns)
+{
+	struct conn_end *end = &keep->conn->remote;
+	struct conn_host *host[HOSTS_MAX];
+	size_t count = 0;
+
+	for (size_t i = 0; i < end->host_count && count < HOSTS_MAX; i++)
+		if (end->host[i].kind == HOST_ADDR ||
+		    end->host[i].kind == HOST_NAME)
+			host[count++] = &end->host[i];
+	if (count == 0)
+		return NULL;
+	*turns = keep->alternative / count;
+	return host[keep->alternative % count];
+}
+
 static void
 remote_named(void *arg, enum err err, const struct addr *addrs, size_t count,
     uint32_t ttl_s)
 {
 	struct keep *keep = arg;
+	struct conn_host *host;
+	size_t turns = 0;
 	char reason[300];
 
 	(void)ttl_s;
@@ -229,29 +271,19 @@ remote_named(void *arg, enum err err, const struct addr *addrs, size_t count,
 		attempt_failed(keep, err != OK ? err : ERR_NOT_FOUND, reason);
 		return;
 	}
-	keep->remote = addrs[keep->alternative % count];
+	host = remote_host(keep, &turns);
+	keep->remote = addrs[turns % count];
+	if (host != NULL && host->kind == HOST_NAME)
+		names_learn(host, &keep->remote);
 	resolve_local(keep);
-}
-
-/* The hosts that one can go to, in turn. */
-static const struct conn_host *
-remote_host(const struct keep *keep)
-{
-	const struct conn_end *end = &keep->conn->remote;
-	const struct conn_host *host[HOSTS_MAX];
-	size_t count = 0;
-
-	for (size_t i = 0; i < end->host_count && count < HOSTS_MAX; i++)
-		if (end->host[i].kind == HOST_ADDR ||
-		    end->host[i].kind == HOST_NAME)
-			host[count++] = &end->host[i];
-	return count == 0 ? NULL : host[keep->alternative % count];
 }
 
 bool
 attempt_reachable(const struct keep *keep)
 {
-	return remote_host(keep) != NULL || keep->last.addr.family != 0;
+	size_t turns;
+
+	return remote_host(keep, &turns) != NULL || keep->last.addr.family != 0;
 }
 
 /* Names answer families that one of our addresses has. */
@@ -276,7 +308,8 @@ static void
 resolve_remote(struct keep *keep)
 {
 	struct keeper *keeper = keep->keeper;
-	const struct conn_host *host = remote_host(keep);
+	size_t turns = 0;
+	const struct conn_host *host = remote_host(keep, &turns);
 	enum err err;
 
 	keep_enter(keep, KEEP_RESOLVING);

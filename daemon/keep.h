@@ -57,6 +57,7 @@ struct keep {
 struct keeper {
 	struct env *env;
 	struct keeper_names names;
+	struct names *watch; /* of host names */
 	struct map by_name, by_reqid;
 	struct keep *first;
 	size_t count;

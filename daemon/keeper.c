@@ -8,6 +8,7 @@
 #include "common/sa.h"
 #include "daemon/attempt.h"
 #include "daemon/keep.h"
+#include "daemon/names.h"
 
 #define SHUTDOWN_MS 20 /* between looks at what is left */
 
@@ -115,6 +116,13 @@ keeper_new(struct env *env, const struct keeper_names *names)
 	map_init(&keeper->by_name, seed);
 	map_init(&keeper->by_reqid, seed);
 	timer_init(&keeper->queue_timer, attempt_queue, keeper);
+	keeper->watch = names_new(keeper);
+	if (keeper->watch == NULL) {
+		map_fini(&keeper->by_name);
+		map_fini(&keeper->by_reqid);
+		free(keeper);
+		return NULL;
+	}
 	env->keeper = keeper;
 	return keeper;
 }
@@ -128,9 +136,11 @@ keeper_set_names(struct keeper *keeper, const struct keeper_names *names)
 			keep_rest(keep, KEEP_WAITING);
 			timer_set(keeper->env->timers, &keep->retry, 0);
 		}
+	names_policy(keeper->watch, NULL);
 	memset(&keeper->names, 0, sizeof(keeper->names));
 	if (names != NULL)
 		keeper->names = *names;
+	names_policy(keeper->watch, keeper->env->policy);
 }
 
 void
@@ -143,6 +153,7 @@ keeper_free(struct keeper *keeper)
 	env = keeper->env;
 	while (keeper->first != NULL)
 		keep_free(keeper->first);
+	names_free(keeper->watch);
 	timer_stop(env->timers, &keeper->queue_timer);
 	timer_stop(env->timers, &keeper->lost_timer);
 	timer_stop(env->timers, &keeper->closing_timer);
@@ -429,6 +440,7 @@ keeper_policy(struct keeper *keeper, struct policy *next,
 	memset(difference, 0, sizeof(*difference));
 	env->policy = policy_ref(next);
 	policy_diff(old, next, take, &reload);
+	names_policy(keeper->watch, next);
 	policy_unref(old);
 }
 

@@ -22,7 +22,13 @@
 #define ROUND_MS 10 /* the fake engine's answers take so long */
 #define ANSWERS  256
 
-enum outcome { COMES_UP, FAILS_AT_ONCE, FAILS_LATER, NEVER_ANSWERS };
+enum outcome {
+	COMES_UP,
+	FAILS_AT_ONCE,
+	FAILS_LATER,
+	NEVER_ANSWERS,
+	WITHOUT_CHILD
+};
 
 struct world {
 	struct env env;
@@ -100,7 +106,9 @@ fake_answer(void *arg)
 	    &proof, sa, view_of(mac, sizeof(mac)), view_of(mac, sizeof(mac))));
 	assert_int_equal(sa_establish(sa, &proof), OK);
 	sa_event(sa, NULL, EVENT_IKE_UP, OK, false, NULL);
-	if (fake->conn != NULL)
+	if (fake->outcome == WITHOUT_CHILD)
+		child_kill(child_new(sa, fake->conn, true), ERR_TS, true, NULL);
+	else if (fake->conn != NULL)
 		child_make(sa, fake->conn);
 }
 
@@ -826,6 +834,64 @@ test_names(void **state)
 	is_state("a", "up");
 }
 
+/* RFC 7296 1.2: the IKE SA stands although its child failed. */
+static void
+test_unused_ike_sa(void **state)
+{
+	struct waiter waiter;
+
+	(void)state;
+	world->outcome = WITHOUT_CHILD;
+	load(make("a", "192.0.2.1", AUTO_ADD), NULL);
+	assert_int_equal(up(&waiter, "a"), OK);
+	pass(100);
+	assert_int_equal(waiter.err, ERR_TS);
+	assert_int_equal(world->closed, 1);
+	assert_int_equal(world->env.sadb->count, 0);
+	/* Who tries again keeps it. */
+	load(make("a", "192.0.2.1", AUTO_START), NULL);
+	pass(100);
+	assert_int_equal(world->env.sadb->count, 1);
+	pass(5000);
+	assert_int_equal(world->initiated, 2);
+	assert_int_equal(world->children, 1);
+	is_state("a", "up");
+}
+
+/* A peer that calls must be known by then, and be found again. */
+static void
+test_names_watched(void **state)
+{
+	struct conn_host *host;
+	struct addr want;
+
+	(void)state;
+	load(make("a", "vpn.example.org", AUTO_ADD), NULL);
+	pass(1);
+	assert_int_equal(world->asked_names, 1);
+	answer_name(OK, "192.0.2.7", NULL);
+	host = &world->env.policy->conns[0]->remote.host[0];
+	assert_true(addr_parse(&want, "192.0.2.7"));
+	assert_true(addr_equal(&host->addr, &want));
+	pass(59000);
+	assert_int_equal(world->asked_names, 1);
+	pass(2000); /* its time to live is a minute */
+	assert_int_equal(world->asked_names, 2);
+	answer_name(OK, "192.0.2.8", "192.0.2.7");
+	assert_true(addr_equal(&host->addr, &want));
+	pass(61000);
+	answer_name(ERR_TIMEOUT, NULL, NULL);
+	assert_true(addr_equal(&host->addr, &want));
+	pass(61000);
+	answer_name(OK, "192.0.2.8", NULL);
+	assert_false(addr_equal(&host->addr, &want));
+	/* A reload in the middle of a question */
+	pass(61000);
+	assert_non_null(world->named);
+	load(NULL, NULL);
+	assert_null(world->named);
+}
+
 static void
 test_names_cancelled(void **state)
 {
@@ -985,6 +1051,8 @@ main(void)
 		TEST(test_route),
 		TEST(test_names),
 		TEST(test_names_cancelled),
+		TEST(test_names_watched),
+		TEST(test_unused_ike_sa),
 		TEST(test_reload),
 		TEST(test_reload_in_attempt),
 		TEST(test_lost),
