@@ -16,6 +16,7 @@
 #define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
 #define REVIVED_MS  30000 /* until such a child is renewed */
 #define SLACK_MS    2000  /* negotiations so close together overlapped */
+#define ATTEMPTS    256   /* newest SAs looked at for attempts of ours */
 
 #define ALIVE (IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED))
 
@@ -482,6 +483,34 @@ take_over(struct v1_sa *v1)
 	return replaced;
 }
 
+/* The peer was first: attempts of ours that it has not answered are given up,
+ * so that whatever goes on overlapped at both ends. */
+static void
+give_up_attempts(struct v1_sa *v1)
+{
+	struct ike_sa *sa = v1->ike.env->sadb->last, *prev;
+	const struct ts none[2] = { { .proto = 0 }, { .proto = 0 } };
+
+	for (unsigned n = 0; sa != NULL && n < ATTEMPTS; sa = prev, n++) {
+		struct v1_sa *attempt = v1_sa(sa);
+		struct conn *conn;
+
+		prev = sa->prev;
+		if (sa->engine != &v1_engine || !sa->initiator ||
+		    sa->spi_r != 0 || !same_peer(v1, attempt))
+			continue;
+		conn = attempt->first_child && sa->conn != v1->ike.conn
+		           ? conn_ref(sa->conn)
+		           : NULL;
+		/* Not a failure, and not told as one. */
+		sa_set_state(sa, IKE_REKEYED);
+		sa_kill(sa, ERR_EXISTS, true, "the peer was first");
+		if (conn != NULL)
+			v1_quick_conn(&v1->ike, conn, none);
+		conn_unref(conn);
+	}
+}
+
 /* Coming up ------------------------------------------------------------- */
 
 /* Once for each SA, so that a replay does nothing. Those that came up while
@@ -579,6 +608,9 @@ v1_life_established(struct v1_sa *v1)
 	if (sa->natt && sa->nat_local)
 		timer_set(
 		    sa->env->timers, &sa->keepalive_timer, NATT_KEEPALIVE_MS);
+	if (!sa->initiator && sa->conn->remote.host_count > 0 &&
+	    sa->conn->remote.host[0].kind != HOST_ANY)
+		give_up_attempts(v1);
 	if (v1->first_child)
 		v1_quick_conn(sa, sa->conn, none);
 	rekey_overdue(v1);
@@ -735,21 +767,16 @@ children_at_once(const struct child_sa *a, const struct child_sa *b)
 	       b->created_ms < agreed_at(a) + SLACK_MS;
 }
 
-/* child has come up beside one with the same selectors. */
+/* Both ends made one at once: the lower initiator's SPI loses, and its
+ * initiator deletes. */
 static void
-children_meet(struct child_sa *child, struct child_sa *other)
+children_collide(struct child_sa *child, struct child_sa *other)
 {
-	struct child_sa *loser;
+	bool lower = initiators_spi(child) < initiators_spi(other);
+	struct child_sa *loser = lower ? child : other;
 
-	if (!children_at_once(child, other)) {
-		/* The peer renewed it; the Delete is the peer's, too. */
-		if (!child->initiator)
-			child_replaced(other, child, false);
-		return;
-	}
 	env_count(child->sa->env, COUNTER_COLLISIONS);
-	loser = initiators_spi(child) < initiators_spi(other) ? child : other;
-	child_replaced(loser, loser == child ? other : child, loser->initiator);
+	child_replaced(loser, lower ? other : child, loser->initiator);
 }
 
 static struct child_sa *
@@ -780,11 +807,12 @@ v1_life_child_up(struct child_sa *child, uint64_t rekeys)
 	    child->spi_in, child->spi_out,
 	    ts_text(&child->ts_local.item[0], local),
 	    ts_text(&child->ts_remote.item[0], remote));
-	if (old != NULL && rekeys != 0 && child->initiator)
-		child_replaced(old, child, true);
+	/* Whoever began the renewal deletes what it replaced. */
+	if (old != NULL)
+		child_replaced(old, child, child->initiator);
 	other = find_alike(child);
-	if (other != NULL)
-		children_meet(child, other);
+	if (other != NULL && children_at_once(child, other))
+		children_collide(child, other);
 }
 
 /* A renewal of deleted whose last message is still on its way to us: it is
@@ -818,6 +846,8 @@ revive(struct v1_sa *own, struct child_sa *deleted)
 {
 	struct v1_sa *v1 = NULL;
 
+	if (deleted->state != CHILD_UP)
+		return;
 	while ((v1 = same_identity(own, v1)) != NULL)
 		for (struct child_sa *child = v1->ike.children; child != NULL;
 		     child = child->next)
