@@ -78,7 +78,8 @@ struct proc_events {
  * memory. */
 struct procs *procs_new(struct loop *loop, struct log *log, const char *exe,
     const char *const *arguments, const struct proc_events *events);
-/* Kills what is left (SIGKILL) and waits for it. Accepts NULL. */
+/* Kills what is left (SIGKILL) and waits for it. The loop, whose watch for
+ * signals stays, must not run any more. Accepts NULL. */
 void procs_free(struct procs *procs);
 
 /* Starts a child of this role (borrowed, static). ended() and log tell about
