@@ -494,6 +494,13 @@ net_bypass(int fd, bool v6)
 }
 
 static bool
+net_mark(int fd, uint32_t mark)
+{
+	return mark == 0 ||
+	       setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) == 0;
+}
+
+static bool
 net_options(int fd, const struct net_listen *listen, bool natt, bool v6,
     const char **what)
 {
@@ -516,6 +523,9 @@ net_options(int fd, const struct net_listen *listen, bool natt, bool v6,
 		(void)net_option(fd, SOL_SOCKET, SO_RCVBUF, NET_BUFFER);
 	if (!net_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, NET_BUFFER))
 		(void)net_option(fd, SOL_SOCKET, SO_SNDBUF, NET_BUFFER);
+	*what = "SO_MARK";
+	if (!net_mark(fd, listen->mark))
+		return false;
 	*what = "SO_REUSEPORT";
 	if (natt && listen->share &&
 	    !net_option(fd, SOL_SOCKET, SO_REUSEPORT, 1))
@@ -568,10 +578,16 @@ fail:
 }
 
 static int
-net_open_probe(bool v6)
+net_open_probe(bool v6, uint32_t mark)
 {
-	return socket(v6 ? AF_INET6 : AF_INET,
+	int fd = socket(v6 ? AF_INET6 : AF_INET,
 	    SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd >= 0 && !net_mark(fd, mark)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
 }
 
 enum err
@@ -594,10 +610,10 @@ net_sockets_open(struct net_sockets *sockets, const struct net_listen *listen,
 		    net_open(listen, true, false, &sockets->natt_port, what);
 		if (sockets->natt4 < 0)
 			goto fail;
-		sockets->probe4 = net_open_probe(false);
+		sockets->probe4 = net_open_probe(false, listen->mark);
 	}
 	if (v6) {
-		sockets->probe6 = net_open_probe(true);
+		sockets->probe6 = net_open_probe(true, listen->mark);
 		if (sockets->probe6 < 0 && errno == EAFNOSUPPORT &&
 		    !listen->no4)
 			return OK; /* a system without IPv6 */

@@ -79,6 +79,8 @@ struct net_listen {
 	              * (IP_XFRM_POLICY); needs CAP_NET_ADMIN */
 	bool share;  /* the NAT-T port is shared with the userland data plane
 	              * (SO_REUSEPORT) */
+	uint32_t mark; /* SO_MARK, so that the userland data plane's routes do
+	                * not apply; 0: none. Needs CAP_NET_ADMIN */
 };
 
 /* Opens what listen asks for and sets *sockets, with the ports that were

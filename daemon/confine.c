@@ -201,8 +201,9 @@ static const int calls_gate[] = { SCMP_SYS(connect), SCMP_SYS(bind),
 static const int calls_vault[] = { SCMP_SYS(mlock), SCMP_SYS(mlock2),
 	SCMP_SYS(munlock) };
 
-static const int calls_esp[] = { SCMP_SYS(getsockname), SCMP_SYS(mlock),
-	SCMP_SYS(munlock) };
+/* It asks for the path MTU by connecting a socket that sends nothing. */
+static const int calls_esp[] = { SCMP_SYS(connect), SCMP_SYS(getsockname),
+	SCMP_SYS(mlock), SCMP_SYS(munlock) };
 
 /* Refused in words instead of death: libraries ask and can do without. */
 static const int calls_refused[] = { SCMP_SYS(open), SCMP_SYS(openat),

@@ -295,6 +295,23 @@ handle_level(void *arg, const struct ipc_frame *frame)
 	return OK;
 }
 
+/* Came to the other socket of the NAT-T port; without its marker. */
+static enum err
+handle_stray(void *arg, const struct ipc_frame *frame)
+{
+	struct gate *gate = arg;
+	struct packet packet = { .natt = true, .octets = frame->body };
+	struct proc_stray from;
+
+	if (!view_copy(&packet.octets, &from, sizeof(from)))
+		return ERR_SHORT;
+	packet.local = from.local;
+	packet.remote = from.remote;
+	if (gate->gateway != NULL)
+		engine_dispatch(&gate->gateway->env, &packet);
+	return OK;
+}
+
 static const struct ipc_permit rows[] = {
 	{ PROC_START, IPC_IN | IPC_FD | IPC_ONCE, sizeof(struct proc_start),
 	    sizeof(struct proc_start), 0, handle_start },
@@ -306,6 +323,8 @@ static const struct ipc_permit rows[] = {
 	{ PROC_RELOADED, IPC_IN, 0, PROC_TEXT, 0, handle_reloaded },
 	{ PROC_SHUTDOWN, IPC_IN, sizeof(uint32_t), sizeof(uint32_t), 0,
 	    handle_shutdown },
+	{ PROC_STRAY, IPC_IN, sizeof(struct proc_stray), IPC_BODY, 0,
+	    handle_stray },
 	{ PROC_LEVEL, IPC_IN | IPC_OUT, sizeof(uint32_t), sizeof(uint32_t), 0,
 	    handle_level },
 	{ PROC_READY, IPC_OUT, 0, 0, 0, NULL },

@@ -14,6 +14,8 @@
 #include "common/env.h"
 #include "kernel/kserve.h"
 #include "kernel/none.h"
+#include "kernel/route.h"
+#include "kernel/userland.h"
 #include "kernel/xfrm.h"
 
 #define LISTEN_QUEUE 64
@@ -88,6 +90,20 @@ open_control(struct host *host, struct log *log)
 	return OK;
 }
 
+/* After IKE's: the order in the group of the NAT-T port counts. */
+static enum err
+open_userland_sockets(struct host *host, struct log *log)
+{
+	char why[WHY_MAX] = "";
+	enum err err = userland_sockets(host->userland, host->sockets.natt_port,
+	    host->sockets.natt4 >= 0, host->sockets.natt6 >= 0, why,
+	    sizeof(why));
+
+	if (err != OK)
+		log_write(log, LOG_LEVEL_ERROR, "data plane userland: %s", why);
+	return err;
+}
+
 static enum err
 open_sockets(struct host *host, const struct options *options, struct log *log)
 {
@@ -102,13 +118,16 @@ open_sockets(struct host *host, const struct options *options, struct log *log)
 	xfrm = strcmp(host->data_plane, "xfrm") == 0;
 	listen.encap = xfrm;
 	listen.bypass = root;
-	listen.share = strcmp(host->data_plane, "userland") == 0;
+	listen.share = host->userland != NULL;
+	listen.mark = host->userland != NULL ? ROUTE_MARK : 0;
 	err = net_sockets_open(&host->sockets, &listen, &what);
 	if (err != OK)
 		log_write(log, LOG_LEVEL_ERROR,
 		    "sockets for ports %u and %u: %s: %s%s", options->ike_port,
 		    options->natt_port, what, strerror(errno),
 		    errno == EADDRINUSE ? " (another IKE daemon runs)" : "");
+	if (err == OK && host->userland != NULL)
+		err = open_userland_sockets(host, log);
 	return err;
 }
 
@@ -123,6 +142,22 @@ open_xfrm(struct host *host, struct loop *loop, struct log *log)
 		return ERR_IO;
 	}
 	host->data_plane = "xfrm";
+	return OK;
+}
+
+static enum err
+open_userland(struct host *host, struct loop *loop, struct log *log)
+{
+	char why[WHY_MAX] = "";
+
+	host->backend =
+	    userland_new(loop, log, env_random_openssl, NULL, why, sizeof(why));
+	if (host->backend == NULL) {
+		log_write(log, LOG_LEVEL_ERROR, "data plane userland: %s", why);
+		return ERR_IO;
+	}
+	host->userland = host->backend;
+	host->data_plane = "userland";
 	return OK;
 }
 
@@ -144,6 +179,7 @@ static const struct plane {
 	enum err (*open)(struct host *host, struct loop *loop, struct log *log);
 } planes[] = {
 	{ "xfrm", open_xfrm },
+	{ "userland", open_userland },
 	{ "none", open_none },
 };
 

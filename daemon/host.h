@@ -31,6 +31,9 @@ struct host {
 	int lock, listener;  /* -1: not open */
 	struct net_sockets sockets;
 	struct kserve_backend *backend; /* until somebody takes it */
+	/* The same if it is kernel/userland's, also after it was taken; its
+	 * process is still to be started. NULL: another. */
+	struct kserve_backend *userland;
 	const char *data_plane;         /* what was chosen; static */
 };
 

@@ -19,6 +19,7 @@
 #include "conf/print.h"
 #include "conf/secrets.h"
 #include "daemon/confine.h"
+#include "daemon/espd.h"
 #include "daemon/gate.h"
 #include "daemon/host.h"
 #include "daemon/parent.h"
@@ -50,6 +51,12 @@ run_vault(struct log *log)
 	return vaultd_run(log, PROC_FD);
 }
 
+static int
+run_esp(struct log *log)
+{
+	return espd_run(log, PROC_FD);
+}
+
 static const struct role {
 	const char *name;
 	enum confine_calls calls;
@@ -58,6 +65,7 @@ static const struct role {
 } roles[] = {
 	{ "gate", CONFINE_GATE, false, run_gate },
 	{ "vault", CONFINE_VAULT, true, run_vault },
+	{ "esp", CONFINE_ESP, true, run_esp },
 };
 
 struct command {

@@ -20,6 +20,7 @@
 #include "daemon/setup.h"
 #include "daemon/vault_link.h"
 #include "kernel/kserve.h"
+#include "kernel/userland.h"
 
 #define EMPTY_DIR   RUNSTATEDIR "/orthrus/empty"
 #define DELETES_MS  2000 /* for the peers' answers to our Deletes */
@@ -41,7 +42,7 @@ struct parent {
 	struct loop *loop;
 	struct host host;
 	struct procs *procs;
-	struct proc *gate, *vault;
+	struct proc *gate, *vault, *esp; /* esp: NULL unless userland */
 	struct ipc *gate_link;
 	struct vault_link *vault_link;
 	int gate_vault; /* gate's end of its link to the vault; -1: given */
@@ -81,7 +82,8 @@ static void
 send_facts(struct parent *parent)
 {
 	struct control_facts *facts = &parent->facts;
-	const struct proc *proc[] = { parent->gate, parent->vault };
+	const struct proc *proc[] = { parent->gate, parent->vault,
+		parent->esp };
 
 	facts->process_count = 0;
 	snprintf(facts->data_plane, sizeof(facts->data_plane), "%s",
@@ -364,6 +366,8 @@ handle_level(void *arg, const struct ipc_frame *frame)
 	parent->log->level = (enum log_level)level;
 	if (parent->vault_link != NULL)
 		vault_link_level(parent->vault_link, parent->log->level);
+	if (parent->host.userland != NULL)
+		userland_level(parent->host.userland, parent->log->level);
 	return OK;
 }
 
@@ -378,6 +382,8 @@ end_children(struct parent *parent)
 	parent->vault_link = NULL;
 	ipc_free(gate);
 	vault_link_free(vault);
+	if (parent->host.userland != NULL)
+		userland_ended(parent->host.userland);
 	if (procs_running(parent->procs) == 0)
 		loop_stop(parent->loop);
 	else
@@ -407,6 +413,7 @@ static const struct ipc_permit gate_rows[] = {
 	    sizeof(struct control_facts), 0, NULL },
 	{ PROC_RELOADED, IPC_OUT, 0, PROC_TEXT, 0, NULL },
 	{ PROC_SHUTDOWN, IPC_OUT, sizeof(uint32_t), sizeof(uint32_t), 0, NULL },
+	{ PROC_STRAY, IPC_OUT, sizeof(struct proc_stray), IPC_BODY, 0, NULL },
 	{ PROC_LEVEL, IPC_IN | IPC_OUT, sizeof(uint32_t), sizeof(uint32_t), 0,
 	    handle_level },
 	{ PROC_READY, IPC_IN | IPC_ONCE, 0, 0, 0, handle_ready },
@@ -523,6 +530,51 @@ gate_started(struct parent *parent, int fd)
 	send_policy(parent, 0);
 }
 
+/* The userland data plane's process -------------------------------------- */
+
+/* We do not look into it: it goes where it should have gone. */
+static void
+esp_stray(void *arg, const struct endpoint *local,
+    const struct endpoint *remote, struct view octets)
+{
+	struct parent *parent = arg;
+	struct proc_stray from;
+	uint8_t *room;
+
+	memset(&from, 0, sizeof(from));
+	from.local = *local;
+	from.remote = *remote;
+	if (parent->gate_link == NULL || sizeof(from) + octets.len > IPC_BODY ||
+	    ipc_room(parent->gate_link, PROC_STRAY, 0,
+	        sizeof(from) + octets.len, &room) != OK)
+		return;
+	memcpy(room, &from, sizeof(from));
+	memcpy(room + sizeof(from), octets.at, octets.len);
+}
+
+static void
+esp_broken(void *arg, const char *why)
+{
+	struct parent *parent = arg;
+
+	(void)why; /* logged already */
+	if (!parent->stopping)
+		proc_kill(parent->esp);
+}
+
+static void
+esp_started(struct parent *parent, int fd)
+{
+	enum err err =
+	    userland_serve(parent->host.userland, fd, esp_broken, parent);
+
+	if (err == OK)
+		return;
+	log_write(parent->log, LOG_LEVEL_ERROR, "esp cannot be set up: %s",
+	    err_text(err));
+	proc_kill(parent->esp);
+}
+
 /* Processes ------------------------------------------------------------- */
 
 static void
@@ -533,6 +585,9 @@ child_started(void *arg, struct proc *proc, int fd)
 	if (strcmp(proc_role(proc), "vault") == 0) {
 		parent->vault = proc;
 		vault_started(parent, fd);
+	} else if (strcmp(proc_role(proc), "esp") == 0) {
+		parent->esp = proc;
+		esp_started(parent, fd);
 	} else {
 		parent->gate = proc;
 		gate_started(parent, fd);
@@ -549,6 +604,8 @@ child_ended(void *arg, struct proc *proc, const char *why)
 	if (proc == parent->vault) {
 		vault_link_free(parent->vault_link);
 		parent->vault_link = NULL;
+	} else if (proc == parent->esp) {
+		userland_ended(parent->host.userland);
 	} else {
 		ipc_free(parent->gate_link);
 		parent->gate_link = NULL;
@@ -737,10 +794,17 @@ parent_serve(struct parent *parent)
 	if (parent->procs == NULL)
 		return;
 	parent->code = 0;
-	if (proc_start(parent->procs, "vault") != NULL)
+	if (parent->host.userland != NULL) {
+		userland_stray(parent->host.userland, esp_stray, parent);
+		if (proc_start(parent->procs, "esp") == NULL)
+			parent->code = 1;
+	}
+	if (parent->code == 0 && proc_start(parent->procs, "vault") != NULL)
 		loop_run(parent->loop);
 	ipc_free(parent->gate_link);
 	vault_link_free(parent->vault_link);
+	if (parent->host.userland != NULL)
+		userland_ended(parent->host.userland);
 	procs_free(parent->procs);
 }
 

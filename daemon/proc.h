@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/addr.h"
 #include "common/err.h"
 #include "common/ipc.h"
 #include "common/log.h"
@@ -35,6 +36,8 @@ enum proc_message {
 	PROC_FACTS,    /* struct control_facts */
 	PROC_RELOADED, /* serial as asked; it failed: diagnostics as text */
 	PROC_SHUTDOWN, /* uint32_t: milliseconds that may pass */
+	PROC_STRAY,    /* struct proc_stray and octets: IKE that the userland
+	                * data plane received on the NAT-T port */
 	/* gate to parent */
 	PROC_READY,  /* serves: its sockets are open, its policy in force */
 	PROC_RELOAD, /* serial of the asker */
@@ -58,6 +61,10 @@ struct proc_start {
 	uint32_t sockets; /* bits 1 << enum proc_socket */
 	uint32_t threads; /* of the pool; 0: one per core */
 	uint16_t ike_port, natt_port;
+};
+
+struct proc_stray {
+	struct endpoint local, remote;
 };
 
 #define PROC_TEXT 16384 /* octets of PROC_RELOADED's text, at most */

@@ -8,15 +8,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/engine.h"
+#include "common/ipc.h"
 #include "common/loop.h"
 #include "common/policy.h"
 #include "conf/secrets.h"
+#include "daemon/espd.h"
 #include "daemon/gateway.h"
 #include "daemon/host.h"
 #include "daemon/setup.h"
 #include "daemon/vault_local.h"
 #include "kernel/kserve.h"
 #include "kernel/local.h"
+#include "kernel/userland.h"
 
 #define DELETES_MS   2000
 #define CHANGES_TEXT 256
@@ -28,6 +32,7 @@ struct single {
 	struct host host;
 	struct gateway *gateway;
 	struct kserve *kserve; /* the gateway's kernel owns it */
+	struct espd *espd;     /* NULL: another data plane */
 	struct keyring *keyring;
 	uint32_t generation; /* of the secrets */
 	struct control_facts facts;
@@ -143,6 +148,45 @@ on_stop(int number, void *arg)
 	keeper_shutdown(single->gateway->keeper, DELETES_MS, stopped, single);
 }
 
+/* The userland data plane, over a link from this process to itself --------- */
+
+static void
+esp_stray(void *arg, const struct endpoint *local,
+    const struct endpoint *remote, struct view octets)
+{
+	struct single *single = arg;
+	struct packet packet = { *local, *remote, true, octets };
+
+	engine_dispatch(&single->gateway->env, &packet);
+}
+
+static void
+esp_ended(void *arg)
+{
+	struct single *single = arg;
+
+	loop_stop(single->loop);
+}
+
+static enum err
+start_esp(struct single *single)
+{
+	struct kserve_backend *userland = single->host.userland;
+	int pair[2];
+	enum err err;
+
+	if (userland == NULL)
+		return OK;
+	userland_stray(userland, esp_stray, single);
+	err = ipc_pair(pair);
+	if (err != OK)
+		return err;
+	single->espd =
+	    espd_new(single->loop, single->log, pair[1], esp_ended, single);
+	err = userland_serve(userland, pair[0], NULL, NULL);
+	return single->espd != NULL ? err : ERR_NOMEM;
+}
+
 /* A gateway over this process's own vault and data plane. */
 static enum err
 assemble(struct single *single)
@@ -169,6 +213,11 @@ assemble(struct single *single)
 	single->host.backend = NULL;
 	if (single->kserve == NULL)
 		return ERR_NOMEM;
+	err = start_esp(single);
+	if (err != OK) {
+		kserve_free(single->kserve);
+		return err;
+	}
 	env->kernel = local_new(env, single->kserve, true);
 	if (env->kernel == NULL) {
 		kserve_free(single->kserve);
@@ -236,6 +285,7 @@ single_run(const struct options *options, struct log *log)
 		}
 		free(text);
 		gateway_free(single.gateway);
+		espd_free(single.espd);
 		host_close(&single.host);
 	}
 	loop_free(single.loop);

@@ -20,8 +20,9 @@
 #define MAC_MAX          64
 
 struct esp_sa {
-	struct kmsg_sa request; /* keys wiped */
 	const struct alg *encr, *integ;
+	uint32_t spi;
+	bool esn;
 	EVP_CIPHER_CTX *cipher;
 	EVP_MAC_CTX *mac;
 	uint8_t salt[4];
@@ -87,8 +88,8 @@ esp_new(const struct kmsg_sa *request)
 
 	if (sa == NULL)
 		return NULL;
-	sa->request = *request;
-	OPENSSL_cleanse(sa->request.key, sizeof(sa->request.key));
+	sa->spi = request->spi;
+	sa->esn = request->esn;
 	sa->encr = alg_get((enum alg_id)request->encr);
 	sa->integ = alg_get((enum alg_id)request->integ);
 	sa->outbound = request->direction == KMSG_OUT;
@@ -134,20 +135,6 @@ esp_free(struct esp_sa *sa)
 	free(sa);
 }
 
-const struct kmsg_sa *
-esp_request(const struct esp_sa *sa)
-{
-	return &sa->request;
-}
-
-void
-esp_move(struct esp_sa *sa, const struct kmsg_sa *request)
-{
-	sa->request.src = request->src;
-	sa->request.dst = request->dst;
-	sa->request.encap = request->encap;
-}
-
 static size_t
 alignment(const struct esp_sa *sa)
 {
@@ -158,6 +145,12 @@ static size_t
 icv_len(const struct esp_sa *sa)
 {
 	return sa->integ == NULL ? sa->encr->icv : sa->integ->icv;
+}
+
+size_t
+esp_head_len(const struct esp_sa *sa)
+{
+	return SPI_AND_SEQUENCE + (size_t)sa->encr->iv;
 }
 
 size_t
@@ -203,8 +196,8 @@ get_u32(const uint8_t *at)
 static int
 make_aad(const struct esp_sa *sa, uint64_t sequence, uint8_t aad[12])
 {
-	put_u32(aad, sa->request.spi);
-	if (!sa->request.esn) {
+	put_u32(aad, sa->spi);
+	if (!sa->esn) {
 		put_u32(aad + 4, (uint32_t)sequence);
 		return 8;
 	}
@@ -258,7 +251,7 @@ mac_run(struct esp_sa *sa, uint64_t sequence, const uint8_t *packet, size_t len,
 	    EVP_MAC_update(sa->mac, packet, len) != 1)
 		return false;
 	put_u32(high, (uint32_t)(sequence >> 32));
-	if (sa->request.esn && EVP_MAC_update(sa->mac, high, 4) != 1)
+	if (sa->esn && EVP_MAC_update(sa->mac, high, 4) != 1)
 		return false;
 	return EVP_MAC_final(sa->mac, mac, &n, MAC_MAX) == 1;
 }
@@ -289,7 +282,7 @@ make_iv(struct esp_sa *sa, uint64_t sequence, uint8_t *iv)
 static bool
 next_sequence(struct esp_sa *sa, uint64_t *sequence)
 {
-	uint64_t last = sa->request.esn ? UINT64_MAX : UINT32_MAX;
+	uint64_t last = sa->esn ? UINT64_MAX : UINT32_MAX;
 
 	if (sa->sequence >= last)
 		return false;
@@ -317,7 +310,7 @@ esp_seal(struct esp_sa *sa, uint8_t *payload, size_t len, uint8_t next_header,
 	payload[len + pad + 1] = next_header;
 	total = len + pad + TRAILER;
 
-	put_u32(packet, sa->request.spi);
+	put_u32(packet, sa->spi);
 	put_u32(packet + 4, (uint32_t)sequence);
 	if (!make_iv(sa, sequence, packet + SPI_AND_SEQUENCE))
 		return ERR_CRYPTO;
@@ -350,7 +343,7 @@ extend(const struct esp_sa *sa, uint32_t low)
 	    sa->window_bits == 0 ? ESP_WINDOW_MAX : sa->window_bits;
 	uint32_t bottom = top_low - width + 1;
 
-	if (!sa->request.esn)
+	if (!sa->esn)
 		return low;
 	if (top_low >= width - 1) {
 		/* The window lies within one subspace. */

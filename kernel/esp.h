@@ -29,11 +29,8 @@ struct esp_sa;
 struct esp_sa *esp_new(const struct kmsg_sa *request);
 void esp_free(struct esp_sa *sa); /* accepts NULL */
 
-/* What was asked for, without its keys. Endpoints may be changed through
- * esp_move(). */
-const struct kmsg_sa *esp_request(const struct esp_sa *sa);
-void esp_move(struct esp_sa *sa, const struct kmsg_sa *request);
-
+/* Octets in front of the payload: SPI, sequence number, IV. */
+size_t esp_head_len(const struct esp_sa *sa);
 /* Octets that a payload of len octets grows to: SPI to ICV. */
 size_t esp_sealed_len(const struct esp_sa *sa, size_t len);
 /* The largest payload whose packet is at most len octets; 0 if none. */
