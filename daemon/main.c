@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -456,18 +457,18 @@ clean_environment(void)
 
 /* The paths of files survive the change to the root directory. */
 static const char *
-absolute(const char *path)
+absolute(const char *path, char whole[static PATH_MAX])
 {
-	char *cwd, *whole = NULL;
+	char cwd[PATH_MAX];
 
 	if (path[0] == '/')
 		return path;
-	cwd = getcwd(NULL, 0);
-	if (cwd == NULL || asprintf(&whole, "%s/%s", cwd, path) < 0) {
-		perror("orthrusd");
+	if (getcwd(cwd, sizeof(cwd)) == NULL ||
+	    snprintf(whole, PATH_MAX, "%s/%s", cwd, path) >= PATH_MAX) {
+		fprintf(
+		    stderr, "orthrusd: %s: %s\n", path, strerror(ENAMETOOLONG));
 		exit(1);
 	}
-	free(cwd);
 	return whole;
 }
 
@@ -487,6 +488,7 @@ main(int argc, char **argv)
 			.ready = -1,
 		},
 	};
+	char path[3][PATH_MAX];
 	struct log log;
 	int code = parse(&command, argc, argv);
 
@@ -498,8 +500,8 @@ main(int argc, char **argv)
 	clean_environment();
 	if (command.role != NULL)
 		return role_run(&command, &log);
-	command.options.conf = absolute(command.options.conf);
-	command.options.secrets = absolute(command.options.secrets);
-	command.options.control = absolute(command.options.control);
+	command.options.conf = absolute(command.options.conf, path[0]);
+	command.options.secrets = absolute(command.options.secrets, path[1]);
+	command.options.control = absolute(command.options.control, path[2]);
 	return serve(&command, &log);
 }

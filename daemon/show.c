@@ -660,7 +660,8 @@ show_event(const struct env *env, const struct event *event, bool json,
 		    event->child->spi_out);
 	if (event->by_peer)
 		text_format(text, " (the peer's doing)");
-	if (event->err != OK)
+	if (event->err != OK &&
+	    (event->text == NULL || event->kind == EVENT_EXPLAIN))
 		text_format(text, ": %s", err_text(event->err));
 	if (event->text != NULL) {
 		text_format(text, event->kind == EVENT_EXPLAIN ? "\n" : ": ");
