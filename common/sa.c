@@ -481,9 +481,15 @@ sa_kill(struct ike_sa *sa, enum err why, bool by_peer, const char *text)
 {
 	struct env *env = sa->env;
 	uint8_t was = sa->state;
+	char words[256];
 
 	if (was == IKE_DEAD)
 		return;
+	/* text may belong to an exchange that ends with the SA. */
+	if (text != NULL) {
+		snprintf(words, sizeof(words), "%s", text);
+		text = words;
+	}
 	sa_hold(sa);
 	sa->state = IKE_DEAD;
 	while (sa->children != NULL)
