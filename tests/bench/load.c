@@ -16,6 +16,7 @@
 
 #include "common/engine.h"
 #include "conf/conf.h"
+#include "conf/print.h"
 #include "conf/load.h"
 #include "conf/secrets.h"
 #include "daemon/gateway.h"
