@@ -691,13 +691,20 @@ v2_child_retire(struct child_sa *child, bool by_peer)
 {
 	struct sadb *sadb = child->sa->env->sadb;
 	struct child_sa *heir = child_by_serial(sadb, child->rekeyed_by);
+	struct v2_exchange *own = v2_own_exchange(v2_of(child->sa));
 
+	/* The peer has counted the nonces before us and takes back what it
+	 * made (RFC 7296 2.8.1). */
+	if (own != NULL && own->rival == child->serial)
+		child->rekeyed_by = child->serial;
 	if (heir != NULL && heir != child)
 		activate(heir);
-	if (child->rekeyed_by != 0)
+	if (child->rekeyed_by != 0) {
+		child->state = CHILD_REKEYED;
 		child_linger(child, V2_LINGER_MS);
-	else
-		child_kill(child, OK, by_peer, "deleted");
+		return;
+	}
+	child_kill(child, OK, by_peer, "deleted");
 }
 
 static void

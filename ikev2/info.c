@@ -193,6 +193,10 @@ v2_info_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	carry_out(v2_of(sa), &doomed);
 	if (doomed.all) {
 		v2_rekey_deleted(v2_of(sa));
+		/* A redundant heir, taken back before we have counted the
+		 * nonces (2.8.2). */
+		if (v2_of(sa)->predecessor != 0)
+			sa_set_state(sa, IKE_REKEYED);
 		sa_kill(sa, OK, true, "the peer closed it");
 		return DONE;
 	}

@@ -652,11 +652,11 @@ v2_init_i_error(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	struct v2_setup *setup = v2_of(sa)->setup;
 	const struct payload *error = msg_error(msg);
 
-	(void)exchange;
 	if (error == NULL)
 		return IGNORE;
 	/* RFC 7296 2.21.1: anybody can say this. A better answer may still
-	 * come; only the wait for it is cut short. */
+	 * come; only the wait for it is cut short, and asking again stops. */
+	rexmit_stop(&exchange->rexmit);
 	if (setup->why == OK) {
 		setup->why = ERR_PEER;
 		snprintf(setup->text, sizeof(setup->text),

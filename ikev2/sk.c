@@ -102,7 +102,8 @@ seal_one(struct env *env, const struct v2_sk_keys *keys, uint64_t *counter,
 	packet[at] = part->first;
 	if (!fill_iv(env, suite, counter, iv))
 		return ERR_CRYPTO;
-	memcpy(room, text.at, text.len);
+	if (text.len > 0)
+		memcpy(room, text.at, text.len);
 	memset(room + text.len, 0, pad);
 	room[text.len + pad - 1] = (uint8_t)(pad - 1);
 	err = protect(keys, &buf, iv, room, text.len + pad, icv);

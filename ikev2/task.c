@@ -164,13 +164,27 @@ v2_tasks_move(struct v2_sa *from, struct v2_sa *to)
 	}
 }
 
+/* The peer rekeys the IKE SA, and our answer waits for a job: what we ask now
+ * would meet an SA that has been replaced (RFC 7296 2.25.2). */
+static bool
+replaced_soon(const struct v2_sa *v2)
+{
+	const struct exchange *x;
+
+	for (x = v2->sa.exchanges; x != NULL; x = x->next)
+		if (!x->ended && x->role == ROLE_RESPONDER &&
+		    ((const struct v2_exchange *)(const void *)x)->heir != 0)
+			return true;
+	return false;
+}
+
 /* What this state of the IKE SA allows to ask. */
 static bool
 may_ask(const struct v2_sa *v2, const struct v2_task *task)
 {
 	if (task->want == WANT_DELETE)
 		return true;
-	return v2->sa.state == IKE_ESTABLISHED &&
+	return v2->sa.state == IKE_ESTABLISHED && !replaced_soon(v2) &&
 	       (v2->predecessor == 0 || task->want == WANT_PROBE);
 }
 

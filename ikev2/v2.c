@@ -313,6 +313,15 @@ respond_error(struct v2_exchange *x)
 	v2_respond(x, &writer);
 }
 
+/* The text lies in an exchange that goes down with its SA. */
+static void
+kill_for(struct ike_sa *sa, const struct failure *error, bool by_peer)
+{
+	struct failure copy = *error;
+
+	sa_kill(sa, copy.err, by_peer, copy.text);
+}
+
 static void
 responder_failed(struct v2_sa *v2, struct v2_exchange *x)
 {
@@ -322,7 +331,7 @@ responder_failed(struct v2_sa *v2, struct v2_exchange *x)
 
 	sa_log(sa, LOG_LEVEL_WARNING, "%s", error->text);
 	if (x->x.type == EXCH_IKE_SA_INIT) {
-		sa_kill(sa, error->err, true, error->text);
+		kill_for(sa, error, true);
 		return;
 	}
 	if (error->notify == 0)
@@ -340,7 +349,7 @@ responder_failed(struct v2_sa *v2, struct v2_exchange *x)
 	/* RFC 7296 2.21.3: after the initial exchanges, a syntax error is the
 	 * end of the IKE SA. */
 	if (error->notify == N_INVALID_SYNTAX) {
-		sa_kill(sa, ERR_SYNTAX, true, error->text);
+		kill_for(sa, error, true);
 		return;
 	}
 	exchange_end(&x->x);
@@ -361,11 +370,11 @@ initiator_failed(struct v2_sa *v2, struct v2_exchange *x)
 			sa_log(sa, LOG_LEVEL_WARNING, "%s", error->text);
 			return;
 		}
-		sa_kill(sa, error->err, false, error->text);
+		kill_for(sa, error, false);
 		return;
 	case EXCH_IKE_AUTH:
 		sa_log(sa, LOG_LEVEL_WARNING, "%s", error->text);
-		sa_kill(sa, error->err, x->sent, error->text);
+		kill_for(sa, error, x->sent);
 		return;
 	default:
 		v2_give_up(x);
