@@ -1,0 +1,101 @@
+#include <unistd.h>
+
+#include "daemon/parent_state.h"
+#include "daemon/vault_link.h"
+
+void
+parent_link_vault(struct parent *parent)
+{
+	int pair[2];
+
+	if (parent->vault_link == NULL || ipc_pair(pair) != OK)
+		return;
+	if (vault_link_gate(parent->vault_link, pair[0]) != OK) {
+		close(pair[0]);
+		close(pair[1]);
+		return;
+	}
+	close(pair[0]);
+	if (parent->gate_vault >= 0)
+		close(parent->gate_vault);
+	parent->gate_vault = pair[1];
+}
+
+void
+parent_give_vault(struct parent *parent)
+{
+	if (parent->gate_link == NULL || parent->gate_vault < 0 ||
+	    !parent->secrets_read)
+		return;
+	ipc_send_fds(
+	    parent->gate_link, PROC_VAULT, 0, NULL, 0, &parent->gate_vault, 1);
+	close(parent->gate_vault);
+	parent->gate_vault = -1;
+}
+
+enum err
+parent_load_secrets(struct parent *parent)
+{
+	if (parent->vault_link == NULL)
+		return ERR_WRONG_STATE;
+	return vault_link_load(parent->vault_link, ++parent->load_serial);
+}
+
+static void
+secrets_loaded(void *arg, uint64_t serial, const struct vaultd_loaded *loaded)
+{
+	struct parent *parent = arg;
+	const char *text = loaded->text;
+
+	if (serial != parent->load_serial)
+		return;
+	if (text[0] != '\0')
+		log_write(parent->log,
+		    loaded->errors > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
+		    "%s", text);
+	if (loaded->err == OK)
+		log_write(
+		    parent->log, LOG_LEVEL_INFO, "%u secrets", loaded->count);
+	parent->secrets_read = true;
+	parent_give_vault(parent);
+	if (parent->gate == NULL)
+		parent_start_gate(parent);
+	if (!parent->reload.under_way)
+		return;
+	if (loaded->err == OK) {
+		parent_reload_adopt(parent);
+	} else {
+		parent_reload_refuse(parent, parent->reload.asker,
+		    text[0] != '\0' ? text : err_text((enum err)loaded->err));
+		parent_reload_end(parent);
+	}
+}
+
+static void
+vault_closed(void *arg, enum err err, const char *why)
+{
+	struct parent *parent = arg;
+
+	if (err == ERR_REFUSED)
+		log_write(parent->log, LOG_LEVEL_ERROR,
+		    "vault broke the rules of its link: %s", why);
+	vault_link_free(parent->vault_link);
+	parent->vault_link = NULL;
+	if (!parent->stopping)
+		proc_kill(parent->vault);
+}
+
+void
+parent_vault_started(struct parent *parent, int fd)
+{
+	const struct vault_link_events events = { secrets_loaded, vault_closed,
+		parent };
+
+	parent->vault_link =
+	    vault_link_new(parent->loop, fd, parent->options->secrets, &events);
+	parent->secrets_read = false;
+	if (parent->vault_link == NULL)
+		return;
+	parent_link_vault(parent);
+	parent_load_secrets(parent);
+}
