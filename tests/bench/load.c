@@ -1,8 +1,9 @@
 /*
  * load: an initiator that negotiates one IKE SA with a child after the other,
- * a given number at once, from several addresses of its own.
+ * a given number at once, each from an address of its own: a new SA from an
+ * old address would be a renewal.
  *
- *	load --conf FILE --secrets FILE --conn NAME --local ADDR[,ADDR...]
+ *	load --conf FILE --secrets FILE --conn NAME --local FIRST-ADDRESS
  *	    --count N [--flight N] [--hold SECONDS]
  *
  * Prints "established N failed N seconds S", then, with --hold, keeps the SAs
@@ -26,14 +27,11 @@
 #include "kernel/local.h"
 #include "kernel/none.h"
 
-#define SOURCES 64
-
 struct load {
 	struct loop *loop;
 	struct gateway *gateway;
 	struct conn *conn;
-	struct addr source[SOURCES];
-	size_t sources, next_source;
+	struct addr source; /* of the next handshake */
 	uint64_t count, flight, started, up, failed;
 	uint64_t hold_ms, began_ms;
 	struct timer turn, end;
@@ -66,7 +64,9 @@ turn(void *arg)
 
 	while (load->started < load->count &&
 	       load->started - load->up - load->failed < load->flight) {
-		local.addr = load->source[load->next_source++ % load->sources];
+		local.addr = load->source;
+		if (!addr_next(&load->source))
+			die("no more addresses");
 		local.port = remote.port = IKE_PORT;
 		remote.addr = *to;
 		load->started++;
@@ -144,20 +144,6 @@ read_secrets(const char *path)
 }
 
 static void
-set_sources(struct load *load, char *text)
-{
-	char *word, *rest;
-
-	for (word = strtok_r(text, ",", &rest);
-	     word != NULL && load->sources < SOURCES;
-	     word = strtok_r(NULL, ",", &rest))
-		if (!addr_parse(&load->source[load->sources++], word))
-			die("--local wants addresses");
-	if (load->sources == 0)
-		die("--local is missing");
-}
-
-static void
 no_change(enum policy_change change, struct conn *old_conn,
     struct conn *new_conn, void *arg)
 {
@@ -214,6 +200,7 @@ main(int argc, char **argv)
 	struct log log = { .level = LOG_LEVEL_WARNING, .write = write_line };
 	const char *conf = NULL, *secrets = NULL, *name = NULL;
 	struct load load = { .flight = 64 };
+	bool good = false;
 	int i;
 
 	for (i = 1; i + 1 < argc; i += 2) {
@@ -224,7 +211,7 @@ main(int argc, char **argv)
 		else if (strcmp(argv[i], "--conn") == 0)
 			name = argv[i + 1];
 		else if (strcmp(argv[i], "--local") == 0)
-			set_sources(&load, argv[i + 1]);
+			good = addr_parse(&load.source, argv[i + 1]);
 		else if (strcmp(argv[i], "--count") == 0)
 			load.count = strtoull(argv[i + 1], NULL, 10);
 		else if (strcmp(argv[i], "--flight") == 0)
@@ -235,9 +222,9 @@ main(int argc, char **argv)
 			break;
 	}
 	if (i < argc || conf == NULL || secrets == NULL || name == NULL ||
-	    load.sources == 0 || load.count == 0)
+	    !good || load.count == 0)
 		die("usage: load --conf FILE --secrets FILE --conn NAME "
-		    "--local ADDR[,ADDR...] --count N [--flight N] "
+		    "--local FIRST-ADDRESS --count N [--flight N] "
 		    "[--hold SECONDS]");
 	log.arg = &load;
 	assemble(&load, &log, conf, secrets);
