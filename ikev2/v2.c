@@ -378,6 +378,11 @@ initiator_failed(struct v2_sa *v2, struct v2_exchange *x)
 		return;
 	default:
 		v2_give_up(x);
+		/* Whatever the answer to our Delete was, we go. */
+		if (x->task != NULL && x->task->want == WANT_DELETE) {
+			sa_kill(sa, OK, false, "closed");
+			return;
+		}
 		exchange_end(&x->x);
 		v2_pump(v2);
 		return;

@@ -352,16 +352,25 @@ no_half_open(void *arg)
 static void
 complain(const struct campaign *c, const char *what)
 {
+	const struct exchange *x;
 	const struct ike_sa *sa;
 
 	fprintf(stderr, "seed %llu, %.3f s: %s\n",
 	    (unsigned long long)c->play->seed,
 	    (double)c->play->timers.now_ms / 1000, what);
-	for (sa = c->gate->env.sadb->first; sa != NULL; sa = sa->next)
-		fprintf(stderr, "  %s[%llu] IKEv%u %s, %zu children\n",
+	for (sa = c->gate->env.sadb->first; sa != NULL; sa = sa->next) {
+		fprintf(stderr,
+		    "  %s[%llu] IKEv%u %s, %zu children, heard of %.3f s\n",
 		    sa->conn == NULL ? "?" : sa->conn->name,
 		    (unsigned long long)sa->serial, sa->engine->version,
-		    ike_state_text((enum ike_state)sa->state), sa->child_count);
+		    ike_state_text((enum ike_state)sa->state), sa->child_count,
+		    (double)sa->last_in_ms / 1000);
+		for (x = sa->exchanges; x != NULL; x = x->next)
+			fprintf(stderr,
+			    "    exchange %u role %u state %u id %u%s\n",
+			    x->type, x->role, x->state, x->id,
+			    x->waiting ? ", waits" : "");
+	}
 	fprintf(stderr, "  %s\n  %s\n", c->peer[0]->failed, c->peer[1]->failed);
 }
 
