@@ -243,7 +243,9 @@ close_below(struct ike_sa *sa, const char *name)
 	if (of_name == sa->child_count &&
 	    (of_name > 0 ||
 	        (sa->conn != NULL && strcmp(sa->conn->name, name) == 0))) {
-		if (sa->state == IKE_ESTABLISHED)
+		/* In IKEv1 children outlive their IKE SA. */
+		if (sa->state == IKE_ESTABLISHED ||
+		    (sa->state == IKE_REKEYED && of_name > 0))
 			sa->engine->close(sa);
 		else if (sa->state < IKE_ESTABLISHED)
 			sa_kill(sa, ERR_CANCELLED, false,

@@ -20,7 +20,7 @@ void v1_info_notify(struct v1_sa *v1, enum ipsec_protocol protocol,
 /* An unprotected one, before there are keys; within limit's rate. */
 void v1_info_refuse(struct ike_sa *sa, uint16_t type);
 
-/* Deletes, sent five times because nobody answers them. spis: our inbound
+/* Deletes, sent four times because nobody answers them. spis: our inbound
  * ones, at most V1_DELETE_MAX. */
 #define V1_DELETE_MAX 64
 void

@@ -15,7 +15,6 @@
 #define RENEW_MS    60000 /* between tries to renew phase 1 */
 #define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
 #define REVIVED_MS  30000 /* until such a child is renewed */
-#define SLACK_MS    2000  /* negotiations so close together overlapped */
 #define ATTEMPTS    256   /* newest SAs looked at for attempts of ours */
 
 #define ALIVE (IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED))
@@ -332,22 +331,14 @@ expired(void *arg)
 	}
 }
 
-enum err
-v1_life_close(struct ike_sa *sa)
+static void
+close_children(struct v1_sa *v1)
 {
-	struct v1_sa *v1 = v1_sa(sa);
 	uint32_t spis[V1_DELETE_MAX];
 	size_t count = 0;
 
-	if (sa->established_ms == 0 || v1->husk) {
-		if (v1->husk)
-			sa_event(sa, NULL, EVENT_IKE_DOWN, OK, false, "closed");
-		sa_kill(sa, ERR_CANCELLED, false, "closed");
-		return OK;
-	}
-	sa_hold(sa);
-	while (sa->children != NULL) {
-		struct child_sa *child = sa->children;
+	while (v1->ike.children != NULL) {
+		struct child_sa *child = v1->ike.children;
 		struct v1_exchange *x = v1_quick_of(child);
 
 		if (child->spi_in != 0 && child->state != CHILD_NEW)
@@ -361,6 +352,40 @@ v1_life_close(struct ike_sa *sa)
 		}
 	}
 	v1_info_delete_children(v1, spis, count);
+}
+
+/* What v1 replaced goes with it. */
+static void
+close_replaced(struct v1_sa *v1)
+{
+	struct v1_sa *other, *next;
+
+	for (other = same_identity(v1, NULL); other != NULL; other = next) {
+		next = same_identity(v1, other);
+		if (!same_peer(v1, other) || other->ike.state != IKE_REKEYED)
+			continue;
+		adopt(other, v1);
+		if (other->husk)
+			sa_kill(&other->ike, OK, false, "closed");
+		else if (!other->deleting)
+			begin_delete(other);
+	}
+}
+
+enum err
+v1_life_close(struct ike_sa *sa)
+{
+	struct v1_sa *v1 = v1_sa(sa);
+
+	if (sa->established_ms == 0 || v1->husk) {
+		if (v1->husk)
+			sa_event(sa, NULL, EVENT_IKE_DOWN, OK, false, "closed");
+		sa_kill(sa, ERR_CANCELLED, false, "closed");
+		return OK;
+	}
+	sa_hold(sa);
+	close_replaced(v1);
+	close_children(v1);
 	sa_set_state(sa, IKE_CLOSING);
 	begin_delete(v1);
 	sa_release(sa);
@@ -414,6 +439,7 @@ superseded(struct v1_sa *v1, struct v1_sa *by)
 {
 	struct ike_sa *sa = &v1->ike;
 
+	adopt(v1, by);
 	timer_stop(sa->env->timers, &sa->rekey_timer);
 	timer_stop(sa->env->timers, &sa->dpd_timer);
 	v1->renewed_by = by->ike.serial;
@@ -424,7 +450,6 @@ superseded(struct v1_sa *v1, struct v1_sa *by)
 static void
 replace(struct v1_sa *old, struct v1_sa *by)
 {
-	adopt(old, by);
 	superseded(old, by);
 	if (old->husk)
 		retire(old, true, "replaced");
@@ -453,8 +478,8 @@ static bool
 at_once(const struct v1_sa *a, const struct v1_sa *b)
 {
 	return a->ike.initiator != b->ike.initiator &&
-	       a->ike.created_ms < b->ike.established_ms + SLACK_MS &&
-	       b->ike.created_ms < a->ike.established_ms + SLACK_MS;
+	       a->ike.created_ms <= b->ike.established_ms &&
+	       b->ike.created_ms <= a->ike.established_ms;
 }
 
 /* v1 has come up beside others of the same peer: true if it replaced one. */
@@ -466,7 +491,7 @@ take_over(struct v1_sa *v1)
 
 	for (other = same_identity(v1, NULL); other != NULL; other = next) {
 		next = same_identity(v1, other);
-		if (!same_peer(v1, other) || other->deleting)
+		if (!same_peer(v1, other) || (other->deleting && !other->husk))
 			continue;
 		if (other->ike.serial == v1->replaces || other->husk) {
 			replace(other, v1);
@@ -762,9 +787,8 @@ agreed_at(const struct child_sa *child)
 static bool
 children_at_once(const struct child_sa *a, const struct child_sa *b)
 {
-	return a->initiator != b->initiator &&
-	       a->created_ms < agreed_at(b) + SLACK_MS &&
-	       b->created_ms < agreed_at(a) + SLACK_MS;
+	return a->initiator != b->initiator && a->created_ms <= agreed_at(b) &&
+	       b->created_ms <= agreed_at(a);
 }
 
 /* Both ends made one at once: the lower initiator's SPI loses, and its
@@ -810,9 +834,12 @@ v1_life_child_up(struct child_sa *child, uint64_t rekeys)
 	/* Whoever began the renewal deletes what it replaced. */
 	if (old != NULL)
 		child_replaced(old, child, child->initiator);
-	other = find_alike(child);
-	if (other != NULL && children_at_once(child, other))
-		children_collide(child, other);
+	while (child->rekeyed_by == 0 && (other = find_alike(child)) != NULL) {
+		if (children_at_once(child, other))
+			children_collide(child, other);
+		else
+			child_replaced(other, child, child->initiator);
+	}
 }
 
 /* A renewal of deleted whose last message is still on its way to us: it is

@@ -272,13 +272,13 @@ gave_up(void *arg)
 		    x->x.sa, ERR_TIMEOUT, false, "the peer does not answer");
 }
 
-/* A Delete is answered by nothing: it goes out five times, and that is it. */
+/* A Delete is answered by nothing: it goes out four times, and that is it. */
 static const struct rexmit_config delete_config = {
-	.first_ms = 500,
-	.max_ms = 2000,
+	.first_ms = 200,
+	.max_ms = 1000,
 	.factor_percent = 160,
 	.jitter_percent = 10,
-	.tries = 5,
+	.tries = 4,
 };
 
 enum err
