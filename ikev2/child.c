@@ -512,6 +512,7 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
 	struct child_sa *child = child_of(x), *old = old_of(x), *rival;
+	bool unwanted;
 
 	(void)msg;
 	if (x->child == 0)
@@ -538,10 +539,14 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	/* The peer deletes its redundant one itself. */
 	if (rival != NULL)
 		replace(x, rival, child->serial);
-	if (old != NULL) {
-		replace(x, old, child->serial);
-		v2_task_add(v2_of(sa), WANT_CHILD_DELETE, old, NULL, NULL);
-	}
+	if (old == NULL)
+		return DONE;
+	/* Who wished the old one gone meanwhile means its successor too. */
+	unwanted = v2_task_queued(v2_of(sa), WANT_CHILD_DELETE, old->serial);
+	replace(x, old, child->serial);
+	v2_task_add(v2_of(sa), WANT_CHILD_DELETE, old, NULL, NULL);
+	if (unwanted)
+		v2_child_close(child);
 	return DONE;
 }
 
@@ -615,7 +620,8 @@ v2_child_i_refused(
 	const struct payload *error = msg_error(msg);
 	struct child_sa *old = old_of(x);
 
-	(void)sa;
+	if (v2_fatal(sa, msg))
+		return DONE;
 	if (error == NULL)
 		return fsm_fail(
 		    exchange, ERR_SYNTAX, 0, "an answer without a child");

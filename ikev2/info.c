@@ -58,13 +58,8 @@ v2_info_i_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	struct v2_exchange *x = v2_x(exchange);
 	struct child_sa *child;
 
-	/* RFC 7296 2.21.3: fatal at both ends. */
-	if (msg_has(msg, KIND_N_INVALID_SYNTAX)) {
-		sa_log(sa, LOG_LEVEL_WARNING,
-		    "the peer found a syntax error in a request of ours");
-		sa_kill(sa, ERR_PEER, true, "INVALID_SYNTAX");
+	if (v2_fatal(sa, msg))
 		return DONE;
-	}
 	switch (x->task->want) {
 	case WANT_DELETE:
 		sa_kill(sa, OK, false, "closed");

@@ -104,6 +104,7 @@ struct v2_sa {
 	bool fragments;    /* both support RFC 7383 */
 	bool fragment_out; /* ... and policy lets us send them */
 	bool pumping;
+	bool close_later; /* as soon as the rekey under way is over */
 };
 
 struct v2_exchange {
@@ -203,6 +204,9 @@ enum err v2_respond(struct v2_exchange *x, struct v2_writer *writer);
 void v2_answer_clear(struct env *env, const struct packet *packet,
     const struct wire_header *asked, uint16_t notify, struct view data,
     bool limited);
+/* RFC 7296 2.21.3: an answer with INVALID_SYNTAX ends the IKE SA. True if this
+ * is one, and it did. */
+bool v2_fatal(struct ike_sa *sa, const struct msg *msg);
 /* What a person should know of a failure. */
 void v2_give_up(struct v2_exchange *x);
 

@@ -145,7 +145,10 @@ v2_last_word(struct v2_sa *v2, uint16_t notify)
 	struct flight flight = { NULL, 0, 0 };
 
 	v2_writer_init(&writer);
-	v2_notify_put(&writer.out, notify, view_of(NULL, 0));
+	if (notify == 0)
+		v2_delete_put(&writer.out, NULL, 0);
+	else
+		v2_notify_put(&writer.out, notify, view_of(NULL, 0));
 	if (seal(v2, &header, &writer, &flight) == OK)
 		flight_send(&flight, v2->sa.env, &v2->sa.local, &v2->sa.remote,
 		    v2->sa.natt);

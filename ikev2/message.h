@@ -17,8 +17,8 @@ void v2_receive(struct env *env, const struct packet *packet,
 void v2_follow(struct v2_sa *v2, const struct endpoint *local,
     const struct endpoint *remote, bool natt);
 
-/* One notify in a sealed request that nobody repeats: a last word to a peer
- * whose SA goes away here (RFC 7296 2.21.2). */
+/* One notify, or (0) the IKE SA's Delete, in a sealed request that nobody
+ * repeats: a last word to a peer whose SA goes away here (RFC 7296 2.21.2). */
 void v2_last_word(struct v2_sa *v2, uint16_t notify);
 
 #endif

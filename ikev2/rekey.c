@@ -100,6 +100,8 @@ inherit(struct v2_sa *old, struct v2_sa *heir)
 	sa_log(&heir->sa, LOG_LEVEL_INFO, "rekeyed");
 	sa_event(&heir->sa, NULL, EVENT_IKE_REKEYED, OK, false, NULL);
 	v2_tick_in(heir, 0);
+	if (old->close_later)
+		v2_close(&heir->sa);
 }
 
 /* Initiator -------------------------------------------------------------- */
@@ -325,6 +327,8 @@ v2_rekey_i_refused(
 	struct v2_sa *rival = sa_named(sa, x->rival);
 	struct v2_task *task;
 
+	if (v2_fatal(sa, msg))
+		return DONE;
 	if (rival != NULL) {
 		/* RFC 7296 2.8.2: the peer did not notice the collision and has
 		 * its heir already: ours is forgotten. */
@@ -332,6 +336,10 @@ v2_rekey_i_refused(
 		return DONE;
 	}
 	if (error != NULL && error->kind == KIND_N_TEMPORARY_FAILURE) {
+		if (v2_of(sa)->close_later) {
+			v2_close_now(sa);
+			return DONE;
+		}
 		task = x->task;
 		x->task = NULL;
 		v2_task_again(v2_of(sa), task, AGAIN_MS);
@@ -351,6 +359,8 @@ v2_rekey_gave_up(struct v2_exchange *x)
 
 	if (rival != NULL)
 		inherit(v2_of(sa), rival);
+	else if (v2_of(sa)->close_later)
+		v2_close_now(sa);
 	else if (sa->state == IKE_ESTABLISHED)
 		timer_set(sa->env->timers, &sa->rekey_timer, RETRY_MS);
 }

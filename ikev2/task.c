@@ -5,6 +5,7 @@
 
 #include "common/natt.h"
 #include "ikev2/child.h"
+#include "ikev2/message.h"
 #include "ikev2/rules.h"
 
 #define POLL_MS   500   /* between looks at a child that waits for traffic */
@@ -382,11 +383,30 @@ v2_child_expired(void *arg)
 enum err
 v2_close(struct ike_sa *sa)
 {
+	struct v2_exchange *own = v2_own_exchange(v2_of(sa));
+
+	/* Our rekey is out: the peer may have the heir already, and it is the
+	 * heir that must be closed. */
+	if (sa->state == IKE_ESTABLISHED && own != NULL && own->sent &&
+	    own->task != NULL && own->task->want == WANT_REKEY) {
+		v2_of(sa)->close_later = true;
+		return OK;
+	}
+	return v2_close_now(sa);
+}
+
+enum err
+v2_close_now(struct ike_sa *sa)
+{
 	struct v2_sa *v2 = v2_of(sa);
+	struct v2_exchange *own = v2_own_exchange(v2);
 
 	switch (sa->state) {
 	case IKE_NEW:
 	case IKE_HALF_OPEN:
+		/* The peer may think that it is up. */
+		if (own != NULL && own->sent && own->x.type == EXCH_IKE_AUTH)
+			v2_last_word(v2, 0);
 		sa_kill(sa, ERR_CANCELLED, false, "given up");
 		return OK;
 	case IKE_ESTABLISHED:

@@ -41,6 +41,8 @@ void v2_tick_in(struct v2_sa *v2, uint64_t delay_ms);
 
 /* engine's verbs. */
 enum err v2_close(struct ike_sa *sa);
+/* As v2_close(), when no rekey of ours is to be waited for. */
+enum err v2_close_now(struct ike_sa *sa);
 enum err v2_child_close(struct child_sa *child);
 
 #endif

@@ -400,6 +400,17 @@ v2_failed(struct ike_sa *sa, struct exchange *x)
 	sa_release(sa);
 }
 
+bool
+v2_fatal(struct ike_sa *sa, const struct msg *msg)
+{
+	if (!msg_has(msg, KIND_N_INVALID_SYNTAX))
+		return false;
+	sa_log(sa, LOG_LEVEL_WARNING,
+	    "the peer found a syntax error in a request of ours");
+	sa_kill(sa, ERR_PEER, true, "INVALID_SYNTAX");
+	return true;
+}
+
 /* One of our CREATE_CHILD_SA or INFORMATIONAL exchanges failed. */
 void
 v2_give_up(struct v2_exchange *x)

@@ -1375,6 +1375,51 @@ same_rekey_from_both_sides(void **state)
 
 /* Ends ------------------------------------------------------------------- */
 
+/* Closed by the side that is rekeying, at every moment of it. */
+static void
+closed_in_mid_rekey(void **state)
+{
+	static const enum act acts[] = { ACT_CHILD_REKEY, ACT_REKEY };
+	static const enum act ends[] = { ACT_CHILD_CLOSE, ACT_CLOSE };
+	struct world world;
+	unsigned ms;
+	size_t i, n;
+
+	(void)state;
+	for (ms = 0; ms < 60; ms += 2) {
+		for (i = 0; i < 2; i++) {
+			for (n = 0; n < 2; n++) {
+				world = world_up(3000 + ms);
+				act(world.left, acts[i]);
+				play_run(world.play, ms);
+				act(world.left, ends[n]);
+				play_run(world.play, 30 * SECOND);
+				assert_true(settles(&world, n == 0, 0));
+				play_free(world.play);
+			}
+		}
+	}
+}
+
+/* Given up in mid-handshake. */
+static void
+closed_in_mid_handshake(void **state)
+{
+	struct world world;
+	unsigned ms;
+
+	(void)state;
+	for (ms = 0; ms < 100; ms += 2) {
+		world = world_of(4000 + ms);
+		assert_int_equal(gateway_up(world.left, "net", 0), OK);
+		play_run(world.play, ms);
+		v2_engine.close(world.left->env.sadb->first);
+		play_run(world.play, MINUTE);
+		assert_true(settles(&world, 0, 0));
+		play_free(world.play);
+	}
+}
+
 static void
 dead_peer(void **state)
 {
@@ -1773,6 +1818,8 @@ main(void)
 		cmocka_unit_test(ike_rekey_to_other_algorithms),
 		cmocka_unit_test(collisions),
 		cmocka_unit_test(same_rekey_from_both_sides),
+		cmocka_unit_test(closed_in_mid_rekey),
+		cmocka_unit_test(closed_in_mid_handshake),
 		cmocka_unit_test(dead_peer),
 		cmocka_unit_test(one_week),
 		cmocka_unit_test(lifetimes_end),
