@@ -29,6 +29,7 @@
 #define DOWN_S     10
 #define WAIT_MAX_S 86400
 #define RELOAD_MS  60000
+#define PAUSE_MS   1000 /* without new clients when descriptors are short */
 #define LOOK_MS    50   /* between looks at what is going down */
 #define QUERY_MS   3000 /* for the traffic of all SAs */
 #define QUERIES    64   /* under way */
@@ -73,6 +74,7 @@ struct control {
 	struct control_facts facts;
 	int listener;
 	struct loop_watch *watch;
+	struct timer pause; /* of accepting */
 	struct client *first;
 	size_t count, monitors;
 	uint64_t serial;
@@ -705,6 +707,15 @@ allowed(int fd)
 }
 
 static void
+control_resume(void *arg)
+{
+	struct control *control = arg;
+
+	if (control->count < CONTROL_CLIENTS)
+		loop_watch_read(control->watch, true);
+}
+
+static void
 control_accept(void *arg)
 {
 	struct control *control = arg;
@@ -712,8 +723,16 @@ control_accept(void *arg)
 	int fd = accept4(
 	    control->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* Out of descriptors: trying again at once would spin. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+		    errno == ENOBUFS) {
+			loop_watch_read(control->watch, false);
+			timer_set(
+			    control->env->timers, &control->pause, PAUSE_MS);
+		}
 		return;
+	}
 	client = allowed(fd) ? calloc(1, sizeof(*client)) : NULL;
 	if (client == NULL) {
 		close(fd);
@@ -754,6 +773,7 @@ control_new(struct env *env, struct loop *loop, struct keeper *keeper,
 	control->keeper = keeper;
 	control->host = *host;
 	control->listener = listener;
+	timer_init(&control->pause, control_resume, control);
 	control->watch =
 	    loop_watch(loop, listener, control_accept, NULL, control);
 	if (control->watch == NULL) {
@@ -770,6 +790,7 @@ control_free(struct control *control)
 		return;
 	while (control->first != NULL)
 		client_free(control->first);
+	timer_stop(control->env->timers, &control->pause);
 	loop_unwatch(control->watch);
 	close(control->listener);
 	if (control->env->control == control)
