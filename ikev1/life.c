@@ -824,7 +824,9 @@ v1_life_child_up(struct child_sa *child, uint64_t rekeys)
 	char local[TS_TEXT], remote[TS_TEXT];
 
 	other = find_alike(child);
-	if (old == NULL && other != NULL && !children_at_once(child, other))
+	if (old == NULL && other != NULL &&
+	    other->created_ms <= child->created_ms &&
+	    !children_at_once(child, other))
 		old = other;
 	child_up(child, old);
 	sa_log(child->sa, LOG_LEVEL_INFO, "IPsec SA %08x/%08x: %s === %s",
@@ -837,6 +839,9 @@ v1_life_child_up(struct child_sa *child, uint64_t rekeys)
 	while (child->rekeyed_by == 0 && (other = find_alike(child)) != NULL) {
 		if (children_at_once(child, other))
 			children_collide(child, other);
+		else if (other->created_ms > child->created_ms)
+			/* The third message was long on its way. */
+			child_replaced(child, other, other->initiator);
 		else
 			child_replaced(other, child, child->initiator);
 	}
