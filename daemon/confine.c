@@ -249,10 +249,10 @@ allow_some(scmp_filter_ctx filter)
 	    filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	/* Names of threads and of memory. */
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
-	    SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+	    SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME, 0));
 #ifdef PR_SET_VMA
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
-	    SCMP_A0(SCMP_CMP_EQ, PR_SET_VMA));
+	    SCMP_A0(SCMP_CMP_EQ, PR_SET_VMA, 0));
 #endif
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat),
 	    1, SCMP_A3(SCMP_CMP_MASKED_EQ, 0x1000, 0x1000)); /* AT_EMPTY_PATH */
@@ -266,9 +266,9 @@ static int
 allow_ioctl(scmp_filter_ctx filter)
 {
 	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-	           SCMP_A1(SCMP_CMP_EQ, 0x541b)) |
+	           SCMP_A1(SCMP_CMP_EQ, 0x541b, 0)) |
 	       seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-	           SCMP_A1(SCMP_CMP_EQ, 0x5421));
+	           SCMP_A1(SCMP_CMP_EQ, 0x5421, 0));
 }
 
 /* UDP and TCP over IP; the system log's socket. setsockopt is free but for
@@ -282,12 +282,12 @@ allow_sockets(scmp_filter_ctx filter)
 	for (size_t i = 0; i < COUNT(families); i++)
 		failed |=
 		    seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket),
-		        1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+		        1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0));
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt),
-	    2, SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET),
-	    SCMP_A2(SCMP_CMP_LT, SO_ATTACH_FILTER));
+	    2, SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET, 0),
+	    SCMP_A2(SCMP_CMP_LT, SO_ATTACH_FILTER, 0));
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt),
-	    1, SCMP_A1(SCMP_CMP_NE, SOL_SOCKET));
+	    1, SCMP_A1(SCMP_CMP_NE, SOL_SOCKET, 0));
 	return failed;
 }
 

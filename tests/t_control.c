@@ -161,7 +161,7 @@ parse(struct answer *answer)
 		struct view head = view_of(answer->octets + at, 5);
 		const uint8_t *body = answer->octets + at + 5;
 		uint8_t kind;
-		uint32_t part;
+		uint32_t part = 0;
 
 		assert_true(view_u8(&head, &kind) && view_u32(&head, &part));
 		assert_true(part <= CONTROL_FRAME);
