@@ -53,6 +53,8 @@ enum { LEFT, RIGHT };
 
 /* The system -------------------------------------------------------------- */
 
+static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 static int
 shell(const char *format, ...)
 {
