@@ -33,9 +33,6 @@ struct loop;
 
 #define KSERVE_PAIRS_MAX    (1u << 18) /* SA pairs, at most */
 #define KSERVE_POLICIES_MAX (1u << 20)
-/* Connections of a policy that was replaced are good for so long: what was
- * under negotiation at that moment may come to its end. */
-#define KSERVE_GRACE_MS 300000
 
 /* What executes. */
 struct kserve_backend_ops {
@@ -74,8 +71,9 @@ struct kserve *kserve_new(
 /* Takes back what is owned, then frees. Accepts NULL. */
 void kserve_free(struct kserve *kserve);
 
-/* Requests are checked against policy from now on. Its connections must have
- * reqids. ERR_NOMEM leaves the old one in force. */
+/* Requests are checked against policy from now on (and for PERMIT_GRACE_MS
+ * against the one before, too). Its connections must have reqids. ERR_NOMEM
+ * leaves the old one in force. */
 enum err kserve_policy(struct kserve *kserve, const struct policy *policy);
 
 /* NULL: nobody; answers and events are dropped. */

@@ -116,8 +116,9 @@ local_submit(struct kernel *kernel, const struct kmsg *request,
 
 	err = kernel_wait_add(&local->wait, done, arg, &copy.sequence);
 	if (err == OK)
-		kserve_request(local->kserve, &copy);
-	mem_wipe(&copy, sizeof(copy));
+		kserve_request(local->kserve, &copy); /* wipes */
+	else
+		mem_wipe(&copy, sizeof(copy));
 	return err;
 }
 

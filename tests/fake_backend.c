@@ -121,7 +121,8 @@ perform(struct fake_backend *fake, const struct kmsg *request,
 {
 	switch (request->op) {
 	case KMSG_SPI:
-		answer->spi = fake->next_spi++;
+		answer->spi = fake->next_spi;
+		fake->next_spi += !fake->same_spi;
 		fake->spi[fake->spis++] = answer->spi;
 		return OK;
 	case KMSG_SPI_DROP:

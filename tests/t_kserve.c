@@ -20,6 +20,7 @@
 #include "kernel/kserve.h"
 #include "kernel/local.h"
 #include "kernel/none.h"
+#include "kernel/permit.h"
 #include "kernel/remote.h"
 #include "tests/fake_backend.h"
 
@@ -673,7 +674,7 @@ reload(void **state)
 	request = policy_request(world, KMSG_OUT);
 	request.policy.dst = ts("10.77.1.0/24");
 	assert_int_equal(ask(world, &request), OK);
-	world->timers.now_ms += KSERVE_GRACE_MS - 1;
+	world->timers.now_ms += PERMIT_GRACE_MS - 1;
 	request = policy_request(world, KMSG_OUT);
 	assert_int_equal(ask(world, &request), OK);
 	world->timers.now_ms += 1;
@@ -712,6 +713,33 @@ events_are_ours(void **state)
 	event.spi = spi;
 	backend->event(backend->arg, &event);
 	assert_int_equal(world->events, 3);
+}
+
+/* A back end that draws what is in use: asked again, a few times. */
+static void
+spis_in_use(void **state)
+{
+	struct world *world = *state;
+	struct kmsg request = spi_request(world);
+	uint32_t spi = install(world);
+
+	world->fake->next_spi = spi;
+	assert_int_equal(ask(world, &request), OK);
+	assert_int_equal(world->answer.spi, spi + 1);
+	assert_int_equal(world->fake->sas, 2); /* not given back */
+	world->fake->same_spi = true;
+	world->fake->next_spi = spi;
+	assert_int_equal(ask(world, &request), ERR_NOMEM);
+	world->fake->spis = 1;
+	assert_int_equal(kserve_stats(world->kserve).pairs, 2);
+	/* At another address the back end has one of its own: given back. */
+	world->office->local.host[0].kind = HOST_ANY;
+	request.sa.dst.addr = addr("192.0.2.3");
+	fake_forget(world->fake);
+	assert_int_equal(ask(world, &request), ERR_NOMEM);
+	assert_int_equal(world->fake->count, 8);
+	assert_int_equal(world->fake->record[1].op, KMSG_SPI_DROP);
+	assert_int_equal(world->fake->spis, 1);
 }
 
 static void
@@ -980,6 +1008,7 @@ main(void)
 		TEST(clearing),
 		TEST(reload),
 		TEST(events_are_ours),
+		TEST(spis_in_use),
 		TEST(no_answer_wanted),
 		TEST(many_pairs),
 		TEST(over_a_link),
