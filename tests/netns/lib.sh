@@ -139,6 +139,7 @@ strongswan_start() { # HOST SWANCTL-CONF-TEXT
 	    knl = 2
 	    cfg = 2 } }
 	}
+	swanctl { load = random }
 	X
 	# charon insists on its own pid file: a /run for each.
 	net_daemon "$host" unshare -m sh -c "mount --make-rprivate / &&
