@@ -39,6 +39,7 @@ static bool
 nat_in(struct play *play, struct flying *flying)
 {
 	struct fake_nat *nat;
+	bool outside = false;
 	size_t i, j;
 
 	for (i = 0; i < play->nat_count; i++) {
@@ -51,9 +52,9 @@ nat_in(struct play *play, struct flying *flying)
 			flying->dst = nat->mapping[j].inside;
 			return true;
 		}
-		return false;
+		outside = true; /* several may share one address */
 	}
-	return true;
+	return !outside;
 }
 
 static void
