@@ -54,6 +54,10 @@ tell_level(void *arg, enum log_level level)
 static void
 vault_lost(struct env *env, enum err err, const char *why)
 {
+	const struct gateway *gateway = env->event_arg;
+
+	if (gateway->ending)
+		return;
 	/* The parent sends a link to the next one; requests wait for it. */
 	env_log(env, LOG_LEVEL_WARNING, "no vault for now: %s",
 	    why != NULL ? why : err_text(err));
@@ -65,8 +69,10 @@ kernel_closed(struct env *env, const char *why)
 	struct gateway *gateway = env->event_arg;
 
 	/* The parent is going, and we with it. */
-	env_log(env, LOG_LEVEL_WARNING, "the data plane's server is gone%s%s",
-	    why != NULL ? ": " : "", why != NULL ? why : "");
+	if (!gateway->ending)
+		env_log(env, LOG_LEVEL_WARNING,
+		    "the data plane's server is gone%s%s",
+		    why != NULL ? ": " : "", why != NULL ? why : "");
 	loop_stop(gateway->loop);
 }
 

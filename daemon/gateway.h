@@ -27,6 +27,7 @@ struct gateway {
 	struct keeper *keeper;
 	struct control *control; /* NULL until gateway_start() */
 	struct dns *dns;
+	bool ending; /* everybody is going: no need to tell */
 	/* Called for each datagram on the NAT-T port that is not IKE; or NULL */
 	void (*stray)(struct env *env, const struct packet *packet);
 };
