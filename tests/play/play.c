@@ -100,14 +100,27 @@ seed_openssl(uint64_t seed)
 	RAND_set_rand_method(&method);
 }
 
+static void
+selftest_once(struct alg_set *usable)
+{
+	static struct alg_set passed;
+
+	if (passed.bits == 0)
+		selftest_run(&passed, NULL, NULL);
+	*usable = passed;
+}
+
 /* The world ------------------------------------------------------------- */
 
 struct play *
 play_new(uint64_t seed)
 {
 	struct play *play = calloc(1, sizeof(*play));
+	struct alg_set usable;
 
 	MUST(play != NULL);
+	/* Before the seed: it draws, and only once. */
+	selftest_once(&usable);
 	timers_init(&play->timers, 1000);
 	play->seed = play->state = seed;
 	play->weather.delay_min_ms = 5;
@@ -174,16 +187,6 @@ on_event(struct env *env, const struct event *event)
 }
 
 static void
-selftest_once(struct alg_set *usable)
-{
-	static struct alg_set passed;
-
-	if (passed.bits == 0)
-		selftest_run(&passed, NULL, NULL);
-	*usable = passed;
-}
-
-static void
 gateway_start(struct gateway *gw)
 {
 	struct env *env = &gw->env;
@@ -239,8 +242,9 @@ gateway_stop(struct gateway *gw)
 	struct env *env = &gw->env;
 
 	env->event = NULL;
-	sadb_free(env->sadb);
+	/* In the daemon's order: jobs find their SAs still there. */
 	fake_workers_fini(&gw->workers);
+	sadb_free(env->sadb);
 	fake_vault_forget(&gw->vault);
 	/* The clock stands still here, so that the kernel's own order shows:
 	 * what was asked for to the end is carried out. */
@@ -264,8 +268,9 @@ gateway_restart(struct gateway *gw)
 	 * are cleared by whoever owns them. */
 	gw->net.silent = true;
 	env->event = NULL;
-	sadb_free(env->sadb);
+	/* In the daemon's order: jobs find their SAs still there. */
 	fake_workers_fini(&gw->workers);
+	sadb_free(env->sadb);
 	fake_vault_forget(&gw->vault);
 	fake_kernel_forget(&gw->kernel);
 	install_free(env);
