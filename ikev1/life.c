@@ -419,6 +419,24 @@ v1_life_renew(struct ike_sa *sa)
 	return err;
 }
 
+void
+v1_life_unanswered(struct v1_sa *v1)
+{
+	static const char text[] = "the peer does not answer";
+	struct ike_sa *old = sa_by_serial(v1->ike.env->sadb, v1->replaces);
+
+	sa_kill(&v1->ike, ERR_TIMEOUT, false, text);
+	if (old == NULL || !v1_sa(old)->husk)
+		return;
+	sa_hold(old);
+	sa_event(old, NULL, EVENT_PEER_DEAD, ERR_TIMEOUT, false, text);
+	if (old->state != IKE_DEAD) {
+		sa_event(old, NULL, EVENT_IKE_DOWN, ERR_TIMEOUT, false, text);
+		sa_kill(old, ERR_TIMEOUT, false, text);
+	}
+	sa_release(old);
+}
+
 static void
 renewal_due(void *arg)
 {

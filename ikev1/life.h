@@ -57,6 +57,10 @@ void v1_life_child_kill(
 void v1_life_child_deleted(struct v1_sa *v1, uint32_t spi);
 void v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r);
 
+/* Main Mode found no answer, not even after the last try. What it was to renew
+ * and has no ISAKMP SA any more is given up with it. */
+void v1_life_unanswered(struct v1_sa *v1);
+
 /* A Delete of ours went out for the last time. */
 void v1_life_deleted(struct v1_exchange *x);
 

@@ -268,8 +268,7 @@ gave_up(void *arg)
 	else if (x->x.type == EXCH_INFORMATIONAL_V1)
 		v1_life_deleted(x);
 	else
-		sa_kill(
-		    x->x.sa, ERR_TIMEOUT, false, "the peer does not answer");
+		v1_life_unanswered(v1_sa(x->x.sa));
 }
 
 /* A Delete is answered by nothing: it goes out four times, and that is it. */
