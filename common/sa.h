@@ -115,6 +115,8 @@ struct child_sa {
 	uint64_t lifetime_ms; /* as agreed (v1) or configured */
 	struct timer rekey_timer, expire_timer;
 	uint8_t installed; /* kernel/install.c's bits: what was asked for */
+	struct addr policy_local, policy_remote; /* install's: between which
+	                                  * outer addresses policies were made */
 	uint64_t rekeyed_by; /* serial of the child that replaces it, or 0 */
 	struct map_node by_serial, by_spi_in;
 };

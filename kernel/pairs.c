@@ -22,20 +22,32 @@ struct pair {
 /* Selectors ------------------------------------------------------------- */
 
 /* RFC 7296 2.23.1, RFC 3947 5.2: behind a NAT the peers of a transport mode
- * SA negotiate addresses that packets do not bear here. */
+ * SA negotiate addresses that packets do not bear here. Those that they do
+ * bear are remembered: child->local and remote change before we are told. */
 static struct ts
 natted(const struct child_sa *child, const struct ts *ts, bool local)
 {
 	const struct addr *before =
 	    local ? &child->natoa_local.addr : &child->natoa_remote.addr;
+	const struct addr *after =
+	    local ? &child->policy_local : &child->policy_remote;
 	struct ts here = *ts;
 
-	if (child->mode == MODE_TRANSPORT && before->family != ADDR_NONE &&
-	    addr_equal(&ts->first, before) && addr_equal(&ts->last, before))
-		here.first = here.last =
-		    local ? child->local.addr : child->remote.addr;
 	here.dynamic = false;
+	if (child->mode != MODE_TRANSPORT || before->family == ADDR_NONE ||
+	    !addr_equal(&ts->first, before) || !addr_equal(&ts->last, before))
+		return here;
+	if (after->family == ADDR_NONE)
+		after = local ? &child->local.addr : &child->remote.addr;
+	here.first = here.last = *after;
 	return here;
+}
+
+static void
+remember_ends(struct child_sa *child)
+{
+	child->policy_local = child->local.addr;
+	child->policy_remote = child->remote.addr;
 }
 
 void
@@ -231,6 +243,7 @@ pairs_add(struct env *env, struct child_sa *child, struct op *op)
 	unsigned i, pairs = 0;
 	enum err err = OK;
 
+	remember_ends(child);
 	for (i = 0; err == OK && child_pair(child, i, &local, &remote); i++) {
 		if (!same_family(&local, &remote))
 			continue;
@@ -263,6 +276,16 @@ pairs_move(struct env *env, struct child_sa *child, struct op *op)
 	unsigned i;
 	enum err err = OK;
 
+	/* The selectors themselves have changed. */
+	if (child->mode == MODE_TRANSPORT &&
+	    (!addr_equal(&child->policy_local, &child->local.addr) ||
+	        !addr_equal(&child->policy_remote, &child->remote.addr))) {
+		drop_policies(env, child, EVERY_PAIR);
+		err = pairs_add(env, child, op);
+		if (err != OK)
+			child->installed &= (uint8_t)~HAS_POLICIES;
+		return err;
+	}
 	for (i = 0; err == OK && child_pair(child, i, &local, &remote); i++) {
 		if (!same_family(&local, &remote))
 			continue;

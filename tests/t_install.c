@@ -398,6 +398,22 @@ transport_behind_nat(void **state)
 	here = ts("192.0.2.1");
 	there = ts("198.51.100.1");
 	assert_non_null(fake_policy(world->fake, KMSG_OUT, &here, &there));
+	/* The NAT gets another address: other selectors. */
+	one->remote.addr = addr("198.51.100.7");
+	install_move(&world->env, one);
+	turn(world);
+	assert_asked(
+	    world, "move-in move-out unpol-out unpol-in pol-out pol-in");
+	assert_null(fake_policy(world->fake, KMSG_OUT, &here, &there));
+	there = ts("198.51.100.7");
+	assert_non_null(fake_policy(world->fake, KMSG_OUT, &here, &there));
+	one->remote.port = 9;
+	install_move(&world->env, one);
+	turn(world);
+	assert_asked(world, "move-in move-out");
+	child_kill(one, OK, false, NULL);
+	turn(world);
+	assert_true(fake_empty(world->fake));
 }
 
 /* A rekey neither doubles nor removes the policies. */
