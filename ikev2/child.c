@@ -1146,16 +1146,11 @@ v2_child_announce(struct v2_exchange *x)
 	x->child = 0;
 	child_set_lifetime(child, child->conn->lifetime_ms, true);
 	log_child(child, x->old_child != 0 ? "rekeyed" : "up");
-	if (x->old_child == 0) {
+	if (x->old_child == 0 || old == NULL) {
 		child_up(child, NULL);
 		return;
 	}
 	child->state = CHILD_INBOUND;
-	if (old == NULL) {
-		/* Gone while the kernel worked: nothing to wait for. */
-		activate(child);
-		return;
-	}
 	note_rival(x, child, old);
 	replace(x, old, child->serial);
 	v2_tick_in(v2_of(x->x.sa), POLL_MS);
@@ -1175,6 +1170,10 @@ v2_child_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (child_of(x) == NULL)
 		return refuse(
 		    x, ERR_CANCELLED, N_TEMPORARY_FAILURE, "it is gone");
+	/* RFC 7296 2.25.1: our own rekey or Delete was faster. */
+	if (x->old_child != 0 && !rekeyable(x, old_of(x)))
+		return refuse(x, ERR_WRONG_STATE, N_TEMPORARY_FAILURE,
+		    "the old one is on its way out");
 	v2_writer_init(&writer);
 	v2_child_answer(x, &writer.out);
 	err = v2_respond(x, &writer);

@@ -187,7 +187,8 @@ v2_info_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		    "INFORMATIONAL: %s", err_text(err));
 	carry_out(v2_of(sa), &doomed);
 	if (doomed.all) {
-		v2_rekey_deleted(v2_of(sa));
+		if (!v2_rekey_deleted(v2_of(sa)))
+			return DONE;
 		/* A redundant heir, taken back before we have counted the
 		 * nonces (2.8.2). */
 		if (v2_of(sa)->predecessor != 0)

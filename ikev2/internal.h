@@ -23,15 +23,18 @@
 #include "ikev2/sapay.h"
 #include "ikev2/sk.h"
 
-#define V2_NONCE      32    /* octets of ours; at least half of any PRF's key */
-#define V2_NONCE_MIN  16    /* RFC 7296 2.10 */
-#define V2_NONCE_MAX  256   /* RFC 7296 3.9 */
-#define V2_COOKIE_MAX 64    /* RFC 7296 2.6 */
-#define V2_ROUNDS     2     /* of COOKIE, and of INVALID_KE_PAYLOAD */
-#define V2_TASKS      512   /* waiting for the window of one IKE SA */
-#define V2_CHILDREN   512   /* below one IKE SA: then NO_ADDITIONAL_SAS */
-#define V2_LINGER_MS  5000  /* a replaced inbound SA's last packets */
-#define V2_DELETE_MS  60000 /* how long a replaced SA waits for its Delete */
+#define V2_NONCE      32   /* octets of ours; at least half of any PRF's key */
+#define V2_NONCE_MIN  16   /* RFC 7296 2.10 */
+#define V2_NONCE_MAX  256  /* RFC 7296 3.9 */
+#define V2_COOKIE_MAX 64   /* RFC 7296 2.6 */
+#define V2_ROUNDS     2    /* of COOKIE, and of INVALID_KE_PAYLOAD */
+#define V2_TASKS      512  /* waiting for the window of one IKE SA */
+#define V2_CHILDREN   512  /* below one IKE SA: then NO_ADDITIONAL_SAS */
+#define V2_LINGER_MS  5000 /* a replaced inbound SA's last packets */
+/* How long a replaced SA waits for its Delete: longer than the peer may go on
+ * asking for what we have answered (rexmit_defaults). */
+#define V2_DELETE_MS    300000
+#define V2_REDUNDANT_MS 30000 /* between looks at a redundant IKE SA */
 
 /* States of an exchange. */
 enum v2_state {
@@ -98,13 +101,16 @@ struct v2_sa {
 	struct timer tick; /* delayed tasks; children that wait for traffic */
 	uint64_t predecessor; /* serial of the IKE SA that it would replace, as
 	                       * long as a collision is undecided */
-	uint64_t probed_ms;   /* last probe that a stranger's word caused */
+	uint64_t redundant; /* serial of the IKE SA that another heir replaced:
+	                     * this one lost the collision */
+	uint64_t probed_ms; /* last probe that a stranger's word caused */
 	uint16_t task_count;
 	bool opener;       /* we began the first of this line of IKE SAs */
 	bool fragments;    /* both support RFC 7383 */
 	bool fragment_out; /* ... and policy lets us send them */
 	bool pumping;
 	bool close_later; /* as soon as the rekey under way is over */
+	bool deleted;     /* by the peer, and as above */
 };
 
 struct v2_exchange {

@@ -275,14 +275,25 @@ v2_rekey_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		retire(heir);
 		v2_close(&heir->sa);
 		inherit(old, rival);
+		if (old->deleted)
+			sa_kill(sa, OK, true, NULL);
 		return DONE;
 	}
-	if (rival != NULL)
+	if (rival != NULL) {
+		/* The peer deletes what it made, if it ever hears our answer
+		 * before the old SA goes. */
 		retire(rival);
+		rival->redundant = sa->serial;
+		timer_set(
+		    sa->env->timers, &rival->sa.expire_timer, V2_REDUNDANT_MS);
+	}
 	v2_sa_live(heir);
 	inherit(old, heir);
 	/* RFC 7296 2.8: who began the rekey deletes the old SA. */
-	v2_task_add(old, WANT_DELETE, NULL, NULL, NULL);
+	if (old->deleted)
+		sa_kill(sa, OK, true, NULL);
+	else
+		v2_task_add(old, WANT_DELETE, NULL, NULL, NULL);
 	return DONE;
 }
 
@@ -359,21 +370,32 @@ v2_rekey_gave_up(struct v2_exchange *x)
 
 	if (rival != NULL)
 		inherit(v2_of(sa), rival);
+	if (v2_of(sa)->deleted)
+		sa_kill(sa, OK, true, "the peer closed it");
+	else if (rival != NULL)
+		return;
 	else if (v2_of(sa)->close_later)
 		v2_close_now(sa);
 	else if (sa->state == IKE_ESTABLISHED)
 		timer_set(sa->env->timers, &sa->rekey_timer, RETRY_MS);
 }
 
-void
+bool
 v2_rekey_deleted(struct v2_sa *v2)
 {
 	struct v2_exchange *own = v2_own_exchange(v2);
-	struct v2_sa *rival =
-	    own == NULL ? NULL : sa_named(&v2->sa, own->rival);
+	struct v2_sa *rival;
 
-	if (rival != NULL && own->task != NULL && own->task->want == WANT_REKEY)
+	if (own == NULL || own->task == NULL || own->task->want != WANT_REKEY)
+		return true;
+	if (own->sent && own->x.waiting) {
+		v2->deleted = true;
+		return false;
+	}
+	rival = sa_named(&v2->sa, own->rival);
+	if (rival != NULL)
 		inherit(v2, rival);
+	return true;
 }
 
 /* Responder -------------------------------------------------------------- */
@@ -517,6 +539,9 @@ v2_rekey_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		return refuse(x, err, N_INVALID_SYNTAX, err_text(err));
 	if (err == OK && (heir == NULL || x->kex == NULL))
 		err = ERR_CANCELLED;
+	/* RFC 7296 2.8.2: our own rekey, answered meanwhile, was faster. */
+	if (err == OK && sa->state != IKE_ESTABLISHED)
+		err = ERR_WRONG_STATE;
 	if (err == OK)
 		err = enthrone(x, heir);
 	if (err != OK)

@@ -10,8 +10,9 @@
 /* Our rekey ended without an heir; x->x.error says why. */
 void v2_rekey_gave_up(struct v2_exchange *x);
 /* The peer deletes the old SA: if it made an heir while we tried to, that one
- * takes over (RFC 7296 2.8.2). */
-void v2_rekey_deleted(struct v2_sa *v2);
+ * takes over (RFC 7296 2.8.2). False if the old SA must live a moment longer,
+ * because our own rekey has been answered and is being settled. */
+bool v2_rekey_deleted(struct v2_sa *v2);
 
 /* Steps. */
 fsm_step v2_rekey_i_begin, v2_rekey_i_send, v2_rekey_i_accept, v2_rekey_i_done,

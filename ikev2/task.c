@@ -322,6 +322,16 @@ v2_expired(void *arg)
 		sa_kill(sa, why, false, text);
 		return;
 	}
+	if (sa->state == IKE_REKEYED && v2->redundant != 0) {
+		/* The peer may still learn that it lost, and delete it, as
+		 * long as the old SA carries our answer. */
+		if (sa_by_serial(sa->env->sadb, v2->redundant) != NULL)
+			timer_set(sa->env->timers, &sa->expire_timer,
+			    V2_REDUNDANT_MS);
+		else
+			v2_sa_drop(v2);
+		return;
+	}
 	if (sa->state == IKE_ESTABLISHED)
 		sa_log(sa, LOG_LEVEL_INFO, "its lifetime has ended");
 	v2_close(sa);

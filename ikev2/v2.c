@@ -337,7 +337,10 @@ responder_failed(struct v2_sa *v2, struct v2_exchange *x)
 	if (error->notify == 0)
 		error->notify = N_TEMPORARY_FAILURE;
 	respond_error(x);
-	if (child != NULL)
+	/* Of a rekey that failed nobody hears: the old child is there. */
+	if (child != NULL && x->old_child != 0)
+		v2_child_drop(child);
+	else if (child != NULL)
 		child_kill(child, error->err, false, error->text);
 	x->child = 0;
 	if (sa->state <= IKE_HALF_OPEN) {
