@@ -39,6 +39,10 @@ struct kex {
 struct group {
 	EVP_PKEY_CTX *generate;
 	EVP_PKEY *peer;
+	/* What peer holds, so that a value is checked and decoded once when
+	 * kex_check() is followed by kex_derive(). len is 0 for none. */
+	size_t len;
+	uint8_t held[PUBLIC_MAX];
 };
 
 static _Thread_local struct group groups[GROUPS];
@@ -55,6 +59,7 @@ group_free(struct group *group)
 	EVP_PKEY_free(group->peer);
 	group->generate = NULL;
 	group->peer = NULL;
+	group->len = 0;
 }
 
 static void
@@ -363,6 +368,10 @@ take_peer(const struct alg *alg, struct group *group, struct view value)
 
 	if (value.len != alg->public_len)
 		return false;
+	if (value.len == group->len &&
+	    memcmp(value.at, group->held, value.len) == 0)
+		return true;
+	group->len = 0;
 	if (is_modp(alg) && !modp_in_range(alg, value))
 		return false;
 	if (is_ecp(alg))
@@ -373,9 +382,13 @@ take_peer(const struct alg *alg, struct group *group, struct view value)
 	 * that suffices; infinity has no such form. */
 	good = EVP_PKEY_set1_encoded_public_key(
 	           group->peer, point, lead + value.len) == 1;
-	if (!good)
+	if (!good) {
 		ERR_clear_error();
-	return good;
+		return false;
+	}
+	memcpy(group->held, value.at, value.len);
+	group->len = value.len;
+	return true;
 }
 
 enum err
