@@ -20,10 +20,11 @@
 #include "kernel/selector.h"
 #include "kernel/xmsg.h"
 
-#define SLOTS   64        /* netlink messages in one datagram */
-#define RECEIVE 32768     /* octets of one answer or report, at most */
-#define BUFFER  (1 << 20) /* of the sockets: room for every answer */
-#define TEXT    120
+#define SLOTS      64        /* netlink messages in one datagram */
+#define RECEIVE    32768     /* octets of one answer or report, at most */
+#define BUFFER     (1 << 20) /* of the sockets: room for every answer */
+#define TEXT       120
+#define DUMP_TRIES 4
 
 /* One netlink message of the datagram that is being filled. */
 struct slot {
@@ -632,40 +633,50 @@ collect(struct nl_msg *msg, void *arg)
 	return NL_OK;
 }
 
-/* Blocks, but only the kernel answers. Returns how many were removed. */
-static size_t
-remove_orphans(struct nl_sock *sock, bool policies)
+/* Blocks, but only the kernel answers. *removed counts up. False: the kernel's
+ * tables changed below the dump, which may lack something. */
+static bool
+remove_orphans(struct nl_sock *sock, bool policies, size_t *removed)
 {
 	struct orphans orphans = { NULL, 0, 0 };
 	struct nl_msg *dump = xmsg_dump(policies);
-	size_t i, removed = 0;
+	bool whole = false;
+	size_t i;
 
 	if (dump == NULL)
-		return 0;
+		return false;
 	nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, collect, &orphans);
 	if (nl_send_auto(sock, dump) >= 0)
-		(void)nl_recvmsgs_default(sock);
+		whole = nl_recvmsgs_default(sock) >= 0;
 	xmsg_free(dump);
 	for (i = 0; i < orphans.count; i++) {
 		if (nl_send_auto(sock, orphans.removal[i]) >= 0 &&
 		    nl_wait_for_ack(sock) >= 0)
-			removed++;
+			++*removed;
 		xmsg_free(orphans.removal[i]);
 	}
 	free(orphans.removal);
-	return removed;
+	return whole;
 }
 
 static bool
 clear_orphans(struct log *log, char *why, size_t size)
 {
 	struct nl_sock *sock = socket_open(why, size);
-	size_t sas, policies;
+	size_t sas = 0, policies = 0;
+	unsigned tries;
+	bool whole = false;
 
 	if (sock == NULL)
 		return false;
-	policies = remove_orphans(sock, true);
-	sas = remove_orphans(sock, false);
+	for (tries = 0; tries < DUMP_TRIES && !whole; tries++) {
+		whole = remove_orphans(sock, true, &policies);
+		whole = remove_orphans(sock, false, &sas) && whole;
+	}
+	if (!whole)
+		log_write(log, LOG_LEVEL_WARNING,
+		    "the kernel's tables could not be read to the end: SAs or "
+		    "policies of a predecessor may be left");
 	if (sas + policies > 0)
 		log_write(log, LOG_LEVEL_INFO,
 		    "removed what a predecessor left in the kernel: %zu SAs, "

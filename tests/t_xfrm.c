@@ -829,6 +829,46 @@ own_addresses(void **state)
 	assert_true(addr_equal(&local, &loopback));
 }
 
+static unsigned changes;
+
+static void
+changed(void *arg)
+{
+	changes++;
+	loop_stop(arg);
+}
+
+static void
+stop(void *arg)
+{
+	loop_stop(arg);
+}
+
+static void
+address_changes(void **state)
+{
+	struct loop *loop;
+	struct link *watch;
+	struct timer timer;
+
+	(void)state;
+	if (unshare(CLONE_NEWNET) != 0) {
+		print_message("skipped: no network namespace: not root\n");
+		skip();
+	}
+	loop = loop_new();
+	assert_non_null(loop);
+	watch = link_new(loop, changed, loop);
+	assert_non_null(watch);
+	timer_init(&timer, stop, loop);
+	assert_int_equal(system("ip link set lo up"), 0);
+	timer_set(loop_timers(loop), &timer, 5000);
+	loop_run(loop);
+	assert_int_equal(changes, 1); /* two addresses and routes, one call */
+	link_free(watch);
+	loop_free(loop);
+}
+
 /* A real kernel ----------------------------------------------------------- */
 
 static struct kmsg_answer last_answer;
@@ -847,12 +887,6 @@ take_event(void *arg, const struct kmsg_event *event)
 {
 	(void)arg;
 	(void)event;
-}
-
-static void
-stop(void *arg)
-{
-	loop_stop(arg);
 }
 
 static void
@@ -941,6 +975,7 @@ main(void)
 		cmocka_unit_test(orphans),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(own_addresses),
+		cmocka_unit_test(address_changes),
 		cmocka_unit_test(a_real_kernel),
 	};
 
