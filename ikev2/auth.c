@@ -6,6 +6,7 @@
 #include "common/explain.h"
 #include "common/vault.h"
 #include "ikev2/child.h"
+#include "ikev2/grant.h"
 #include "ikev2/init.h"
 #include "ikev2/message.h"
 #include "ikev2/rules.h"
@@ -493,11 +494,11 @@ v2_auth_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	enum err err;
 
 	(void)msg;
-	v2_child_settle(x);
+	v2_grant_settle(x);
 	v2_writer_init(&writer);
 	v2_id_put(&writer.out, P2_IDR, sa->id_local);
 	put_auth(&writer.out, x);
-	v2_child_answer(x, &writer.out);
+	v2_grant_write(x, &writer.out);
 	err = v2_respond(x, &writer);
 	if (err != OK) {
 		sa_kill(sa, err, false, "IKE_AUTH cannot be answered");
@@ -505,7 +506,7 @@ v2_auth_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	}
 	drop_setup(v2_of(sa));
 	sa_event(sa, NULL, EVENT_IKE_UP, OK, false, NULL);
-	v2_child_announce(x);
+	v2_grant_announce(x);
 	return DONE;
 }
 

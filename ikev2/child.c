@@ -4,36 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/explain.h"
-#include "ikev2/auth.h"
-#include "ikev2/init.h"
 #include "ikev2/task.h"
 #include "kernel/install.h"
 
-#define POLL_MS  500   /* to the first look for traffic on a rekeyed child */
 #define AGAIN_MS 4000  /* least patience after TEMPORARY_FAILURE */
 #define RETRY_MS 30000 /* until a failed rekey is tried again */
 
-static struct child_sa *
-child_of(const struct v2_exchange *x)
+struct child_sa *
+v2_child_of(const struct v2_exchange *x)
 {
 	return child_by_serial(x->x.sa->env->sadb, x->child);
 }
 
-static struct child_sa *
-old_of(const struct v2_exchange *x)
+struct child_sa *
+v2_child_old(const struct v2_exchange *x)
 {
 	return child_by_serial(x->x.sa->env->sadb, x->old_child);
 }
 
-static bool
-in_auth(const struct v2_exchange *x)
+bool
+v2_child_in_auth(const struct v2_exchange *x)
 {
 	return x->x.type == EXCH_IKE_AUTH;
 }
 
-static struct child_sa *
-child_make(struct v2_exchange *x, struct conn *conn, bool initiator)
+struct child_sa *
+v2_child_make(struct v2_exchange *x, struct conn *conn, bool initiator)
 {
 	struct ike_sa *sa = x->x.sa;
 	struct child_sa *child = child_new(sa, conn, initiator);
@@ -59,8 +55,8 @@ v2_child_drop(struct child_sa *child)
 
 /* A live SA keeps its old policy until it is rekeyed; from then on, what is in
  * force under the same name counts. */
-static struct conn *
-conn_now(const struct ike_sa *sa, const struct child_sa *old)
+struct conn *
+v2_child_conn(const struct ike_sa *sa, const struct child_sa *old)
 {
 	struct conn *now = policy_conn(sa->env->policy, old->conn->name);
 
@@ -88,9 +84,10 @@ substitute(
 
 /* The addresses that each end means are not those that the other sees: ours of
  * the IKE SA take their place; the originals are kept for checksums. */
-static enum err
-undo_nat(const struct ike_sa *sa, struct ts_list *local, struct ts_list *remote,
-    struct endpoint *natoa_local, struct endpoint *natoa_remote)
+enum err
+v2_child_undo_nat(const struct ike_sa *sa, struct ts_list *local,
+    struct ts_list *remote, struct endpoint *natoa_local,
+    struct endpoint *natoa_remote)
 {
 	enum err err = OK;
 
@@ -109,8 +106,8 @@ undo_nat(const struct ike_sa *sa, struct ts_list *local, struct ts_list *remote,
 
 /* Keys ------------------------------------------------------------------- */
 
-static enum err
-make_keys(struct v2_exchange *x, struct child_sa *child)
+enum err
+v2_child_keys(struct v2_exchange *x, struct child_sa *child)
 {
 	struct v2_sa *v2 = v2_of(x->x.sa);
 	const struct v2_setup *setup = v2->setup;
@@ -119,7 +116,7 @@ make_keys(struct v2_exchange *x, struct child_sa *child)
 
 	/* RFC 7296 2.17: the first child lives off the nonces of
 	 * IKE_SA_INIT; PFS adds g^ir. */
-	if (in_auth(x)) {
+	if (v2_child_in_auth(x)) {
 		nonce_i = &setup->nonce_i;
 		nonce_r = &setup->nonce_r;
 	}
@@ -131,8 +128,8 @@ make_keys(struct v2_exchange *x, struct child_sa *child)
 	    child->initiator, &child->keys_in, &child->keys_out);
 }
 
-static uint32_t
-spi_of(const struct offer *offer)
+uint32_t
+v2_child_spi(const struct offer *offer)
 {
 	struct view view = view_of(offer->spi, 4);
 	uint32_t spi = 0;
@@ -165,7 +162,7 @@ enum err
 v2_child_begin(struct v2_exchange *x, struct conn *conn, struct child_sa *old)
 {
 	struct ike_sa *sa = x->x.sa;
-	struct child_sa *child = child_make(x, conn, true);
+	struct child_sa *child = v2_child_make(x, conn, true);
 
 	if (child == NULL)
 		return ERR_NOMEM;
@@ -191,7 +188,7 @@ v2_child_begin(struct v2_exchange *x, struct conn *conn, struct child_sa *old)
 enum err
 v2_child_offer(struct v2_exchange *x, struct wire_out *out)
 {
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v2_child_of(x);
 	uint8_t spi[4];
 	struct buf buf;
 
@@ -201,8 +198,9 @@ v2_child_offer(struct v2_exchange *x, struct wire_out *out)
 	buf_u32(&buf, child->spi_in);
 	if (x->transport)
 		v2_notify_put(out, N_USE_TRANSPORT_MODE, view_of(NULL, 0));
-	v2_sapay_put(out, &child->conn->esp, buf_done(&buf), in_auth(x));
-	if (!in_auth(x))
+	v2_sapay_put(
+	    out, &child->conn->esp, buf_done(&buf), v2_child_in_auth(x));
+	if (!v2_child_in_auth(x))
 		wire_payload(out, P2_NONCE, secret_view(&x->nonce_i));
 	if (x->kex != NULL)
 		v2_ke_put(out, x->group, kex_public(x->kex));
@@ -225,8 +223,8 @@ pfs_group(const struct v2_exchange *x, const struct conn *conn)
 }
 
 /* May this child still be rekeyed by us? */
-static bool
-rekeyable(const struct v2_exchange *x, const struct child_sa *old)
+bool
+v2_child_rekeyable(const struct v2_exchange *x, const struct child_sa *old)
 {
 	return old != NULL && old->sa == x->x.sa && old->rekeyed_by == 0 &&
 	       (old->state == CHILD_UP || old->state == CHILD_INBOUND) &&
@@ -244,10 +242,10 @@ v2_child_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	(void)msg;
 	if (x->task->want == WANT_CHILD_REKEY) {
 		x->old_child = x->task->child;
-		old = old_of(x);
-		if (!rekeyable(x, old))
+		old = v2_child_old(x);
+		if (!v2_child_rekeyable(x, old))
 			return IGNORE;
-		conn = conn_now(sa, old);
+		conn = v2_child_conn(sa, old);
 	}
 	x->group = pfs_group(x, conn);
 	err = v2_nonce_draw(sa->env, &x->nonce_i);
@@ -265,7 +263,7 @@ enum verdict
 v2_child_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *old = old_of(x);
+	struct child_sa *old = v2_child_old(x);
 	struct v2_writer writer;
 	uint8_t spi[4];
 	struct buf buf;
@@ -279,7 +277,7 @@ v2_child_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	v2_writer_init(&writer);
 	if (x->old_child != 0) {
 		/* The peer's rekey or Delete may have been faster. */
-		if (!rekeyable(x, old))
+		if (!v2_child_rekeyable(x, old))
 			return IGNORE;
 		buf_init(&buf, spi, sizeof(spi));
 		buf_u32(&buf, old->spi_in);
@@ -299,7 +297,7 @@ v2_child_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 static enum verdict
 refuse_answer(struct v2_exchange *x, enum err err, const char *text)
 {
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v2_child_of(x);
 	struct ike_sa *sa = x->x.sa;
 
 	sa_log(sa, LOG_LEVEL_WARNING, "child refused: %s", text);
@@ -317,7 +315,7 @@ read_selectors(struct v2_exchange *x, struct child_sa *child,
 {
 	struct ike_sa *sa = x->x.sa;
 	struct ts_list local = { 0 }, remote = { 0 };
-	struct child_sa *old = old_of(x);
+	struct child_sa *old = v2_child_old(x);
 	enum err err;
 
 	*text = "malformed selectors";
@@ -325,8 +323,8 @@ read_selectors(struct v2_exchange *x, struct child_sa *child,
 	if (err == OK)
 		err = v2_ts_read(msg_payload(msg, KIND_TSR, 0)->body, &remote);
 	if (err == OK && x->transport)
-		err = undo_nat(sa, &local, &remote, &child->natoa_local,
-		    &child->natoa_remote);
+		err = v2_child_undo_nat(sa, &local, &remote,
+		    &child->natoa_local, &child->natoa_remote);
 	if (err != OK)
 		return err;
 	*text = "the peer widened the selectors";
@@ -357,10 +355,10 @@ read_choice(struct v2_exchange *x, struct child_sa *child,
 	if (err == OK && count != 1)
 		err = ERR_SYNTAX;
 	if (err == OK)
-		err = proposals_accept(
-		    &child->conn->esp, &offers[0], in_auth(x), &child->suite);
+		err = proposals_accept(&child->conn->esp, &offers[0],
+		    v2_child_in_auth(x), &child->suite);
 	if (err == OK) {
-		child->spi_out = spi_of(&offers[0]);
+		child->spi_out = v2_child_spi(&offers[0]);
 		if (child->spi_out == 0)
 			err = ERR_SYNTAX;
 	}
@@ -379,7 +377,7 @@ derive(
 	uint16_t group;
 	enum err err;
 
-	if (in_auth(x) || child->suite.kex == NULL)
+	if (v2_child_in_auth(x) || child->suite.kex == NULL)
 		return OK;
 	if (ke == NULL || x->kex == NULL || child->suite.kex != x->group)
 		return ERR_KE;
@@ -398,7 +396,7 @@ enum verdict
 v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v2_child_of(x);
 	const struct payload *error = msg_error(msg);
 	char text[80];
 	const char *problem = "the nonce has a wrong size";
@@ -407,7 +405,7 @@ v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	x->asked = OK;
 	if (child == NULL)
 		return refuse_answer(x, ERR_CANCELLED, "it is gone");
-	if (in_auth(x) && error != NULL) {
+	if (v2_child_in_auth(x) && error != NULL) {
 		snprintf(text, sizeof(text), "the peer answered %s (%u)",
 		    kind_text((enum kind)error->kind), error->notify.type);
 		sa_log(sa, LOG_LEVEL_WARNING, "child refused: %s", text);
@@ -419,7 +417,7 @@ v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	    !msg_has(msg, KIND_TSR))
 		return refuse_answer(
 		    x, ERR_SYNTAX, "an answer without a child");
-	if (!in_auth(x))
+	if (!v2_child_in_auth(x))
 		err = v2_nonce_read(msg, sa->suite.prf, &x->nonce_r);
 	/* RFC 7296 1.3.1: the peer may decline transport mode; then the child
 	 * is deleted, for we did not ask for a tunnel. */
@@ -457,7 +455,7 @@ v2_child_i_install(
     struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v2_child_of(x);
 	struct ticket ticket = sa_ticket(sa, exchange, child);
 	enum err err = x->asked;
 
@@ -467,7 +465,7 @@ v2_child_i_install(
 	if (child == NULL)
 		return refuse_answer(x, ERR_CANCELLED, "it is gone");
 	if (err == OK)
-		err = make_keys(x, child);
+		err = v2_child_keys(x, child);
 	if (err != OK)
 		return refuse_answer(x, err, err_text(err));
 	/* The redundant one may carry what the peer sends until our Delete
@@ -480,8 +478,8 @@ v2_child_i_install(
 }
 
 /* The old child has a successor; who began the rekey deletes it (2.8). */
-static void
-replace(struct v2_exchange *x, struct child_sa *old, uint64_t by)
+void
+v2_child_replace(struct v2_exchange *x, struct child_sa *old, uint64_t by)
 {
 	struct ike_sa *sa = x->x.sa;
 
@@ -491,8 +489,8 @@ replace(struct v2_exchange *x, struct child_sa *old, uint64_t by)
 	timer_set(sa->env->timers, &old->expire_timer, V2_DELETE_MS);
 }
 
-static void
-log_child(const struct child_sa *child, const char *verb)
+void
+v2_child_log(const struct child_sa *child, const char *verb)
 {
 	char suite[SUITE_TEXT], local[256], remote[256];
 	const struct log *log = child->sa->env->log;
@@ -511,7 +509,7 @@ enum verdict
 v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *child = child_of(x), *old = old_of(x), *rival;
+	struct child_sa *child = v2_child_of(x), *old = v2_child_old(x), *rival;
 	bool unwanted;
 
 	(void)msg;
@@ -531,19 +529,19 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		return DONE;
 	}
 	child_set_lifetime(child, child->conn->lifetime_ms, true);
-	log_child(child, x->old_child != 0 ? "rekeyed" : "up");
+	v2_child_log(child, x->old_child != 0 ? "rekeyed" : "up");
 	child_up(child, x->old_child != 0 ? child : NULL);
 	rival = child_by_serial(sa->env->sadb, x->rival);
 	if (x->rival != 0)
 		env_count(sa->env, COUNTER_COLLISIONS);
 	/* The peer deletes its redundant one itself. */
 	if (rival != NULL)
-		replace(x, rival, child->serial);
+		v2_child_replace(x, rival, child->serial);
 	if (old == NULL)
 		return DONE;
 	/* Who wished the old one gone meanwhile means its successor too. */
 	unwanted = v2_task_queued(v2_of(sa), WANT_CHILD_DELETE, old->serial);
-	replace(x, old, child->serial);
+	v2_child_replace(x, old, child->serial);
 	v2_task_add(v2_of(sa), WANT_CHILD_DELETE, old, NULL, NULL);
 	if (unwanted)
 		v2_child_close(child);
@@ -554,7 +552,7 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 static void
 wish_again(struct v2_exchange *x, uint64_t delay_ms)
 {
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v2_child_of(x);
 	struct v2_task *task = x->task;
 
 	x->child = 0;
@@ -568,7 +566,7 @@ enum verdict
 v2_child_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v2_child_of(x);
 	struct view data = msg_payload(msg, KIND_N_INVALID_KE, 0)->notify.data;
 	const struct alg *group = NULL;
 	const struct proposals *esp;
@@ -603,9 +601,9 @@ begin_anew(struct v2_exchange *x, struct child_sa *old)
 	struct ike_sa *sa = x->x.sa;
 	struct conn *conn;
 
-	if (!rekeyable(x, old))
+	if (!v2_child_rekeyable(x, old))
 		return;
-	conn = conn_ref(conn_now(sa, old));
+	conn = conn_ref(v2_child_conn(sa, old));
 	sa_log(sa, LOG_LEVEL_INFO, "the peer has lost the child; a new one");
 	child_kill(old, ERR_NOT_FOUND, true, "the peer has lost it");
 	v2_task_add(v2_of(sa), WANT_CHILD, NULL, conn, NULL);
@@ -618,14 +616,14 @@ v2_child_i_refused(
 {
 	struct v2_exchange *x = v2_x(exchange);
 	const struct payload *error = msg_error(msg);
-	struct child_sa *old = old_of(x);
+	struct child_sa *old = v2_child_old(x);
 
 	if (v2_fatal(sa, msg))
 		return DONE;
 	if (error == NULL)
 		return fsm_fail(
 		    exchange, ERR_SYNTAX, 0, "an answer without a child");
-	if (x->old_child != 0 && !rekeyable(x, old))
+	if (x->old_child != 0 && !v2_child_rekeyable(x, old))
 		return DONE; /* settled otherwise: 2.25.1 */
 	if (error->kind == KIND_N_TEMPORARY_FAILURE) {
 		wish_again(x, AGAIN_MS);
@@ -644,7 +642,7 @@ void
 v2_child_gave_up(struct v2_exchange *x)
 {
 	struct ike_sa *sa = x->x.sa;
-	struct child_sa *child = child_of(x), *old = old_of(x);
+	struct child_sa *child = v2_child_of(x), *old = v2_child_old(x);
 
 	x->child = 0;
 	if (x->old_child == 0) {
@@ -729,456 +727,4 @@ v2_child_poll(struct child_sa *child)
 	/* A failure is no answer; the next look, or the Delete, decides. */
 	(void)install_query(child->sa->env, child,
 	    sa_ticket(child->sa, NULL, child), poll_done);
-}
-
-/* Responder -------------------------------------------------------------- */
-
-/* Refuses the child; in IKE_AUTH the IKE SA goes on without it. */
-static enum verdict
-refuse(struct v2_exchange *x, enum err err, uint16_t notify, const char *text)
-{
-	struct ike_sa *sa = x->x.sa;
-	struct child_sa *child = child_of(x);
-
-	if (!in_auth(x))
-		return fsm_fail(&x->x, err, notify, "child refused: %s", text);
-	sa_log(sa, LOG_LEVEL_WARNING, "child refused: %s", text);
-	x->child_error = notify;
-	x->child = 0;
-	if (child != NULL)
-		child_kill(child, err, false, text);
-	else
-		sa_event(sa, NULL, EVENT_CHILD_FAILED, err, false, text);
-	return DONE;
-}
-
-/* RFC 7296 2.25.1, 2.25.2: what does not go together with what we do. */
-static const char *
-busy(struct v2_sa *v2)
-{
-	const struct v2_exchange *own = v2_own_exchange(v2);
-
-	if (v2->sa.state != IKE_ESTABLISHED)
-		return "the IKE SA is being closed or was replaced";
-	if (own != NULL && own->task != NULL && own->task->want == WANT_REKEY)
-		return "the IKE SA is being rekeyed";
-	if (v2->predecessor != 0)
-		return "which IKE SA survives is not decided yet";
-	return NULL;
-}
-
-enum verdict
-v2_child_r_guard(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
-{
-	struct v2_exchange *x = v2_x(exchange);
-	struct v2_sa *v2 = v2_of(sa);
-	const struct payload *rekey = msg_payload(msg, KIND_N_REKEY_SA, 0);
-	const char *why = busy(v2);
-	struct child_sa *old;
-	struct view view;
-	uint32_t spi;
-
-	if (why != NULL)
-		return fsm_fail(exchange, ERR_WRONG_STATE, N_TEMPORARY_FAILURE,
-		    "child refused: %s", why);
-	if (sa->child_count >= V2_CHILDREN)
-		return fsm_fail(exchange, ERR_LIMIT, N_NO_ADDITIONAL_SAS,
-		    "child refused: there are %zu already", sa->child_count);
-	if (rekey == NULL)
-		return DONE;
-	view = rekey->notify.spi;
-	if (!view_u32(&view, &spi) || view.len != 0)
-		return fsm_fail(exchange, ERR_SYNTAX, N_INVALID_SYNTAX,
-		    "REKEY_SA without an SPI");
-	old = rekey->notify.protocol == PROTO_ESP && spi != 0
-	          ? child_by_spi_out(sa, spi)
-	          : NULL;
-	if (old == NULL) {
-		x->peer_spi = spi;
-		return fsm_fail(exchange, ERR_NOT_FOUND, N_CHILD_SA_NOT_FOUND,
-		    "the peer rekeys a child that is not here");
-	}
-	if (old->state == CHILD_CLOSING || old->state == CHILD_REKEYED ||
-	    v2_task_queued(v2, WANT_CHILD_DELETE, old->serial))
-		return fsm_fail(exchange, ERR_WRONG_STATE, N_TEMPORARY_FAILURE,
-		    "the peer rekeys a child that is on its way out");
-	x->old_child = old->serial;
-	return DONE;
-}
-
-/* What the request says, before a connection is chosen. */
-struct wish {
-	struct offer *offers;
-	size_t offer_count;
-	struct ts_list local, remote; /* as the peer sent them */
-	bool transport;
-	struct choice choice; /* once chosen: */
-	struct ts_list ts_local, ts_remote;
-	struct endpoint natoa_local, natoa_remote;
-	uint8_t mode;
-};
-
-static enum err
-read_wish(const struct msg *msg, struct wish *wish)
-{
-	enum err err;
-
-	err = v2_sapay_read(msg_payload(msg, KIND_SA, 0)->body, PROTO_ESP, 4,
-	    false, &wish->offers, &wish->offer_count);
-	if (err == OK)
-		err = v2_ts_read(
-		    msg_payload(msg, KIND_TSI, 0)->body, &wish->remote);
-	if (err == OK)
-		err = v2_ts_read(
-		    msg_payload(msg, KIND_TSR, 0)->body, &wish->local);
-	wish->transport = msg_has(msg, KIND_N_TRANSPORT);
-	return err;
-}
-
-static enum err
-narrow(const struct ike_sa *sa, const struct conn *conn,
-    const struct child_sa *old, struct wish *wish)
-{
-	struct ts_list local = wish->local, remote = wish->remote;
-	struct ts_list own, peer;
-	enum err err = OK;
-
-	if (local.count == 0 || remote.count == 0)
-		return ERR_TS;
-	/* RFC 7296 1.3.1: a responder may decline transport mode. A tunnel in
-	 * place of transport is not what the connection says. */
-	wish->mode = conn->mode;
-	if (conn->mode == MODE_TRANSPORT && !wish->transport)
-		return ERR_TS;
-	memset(&wish->natoa_local, 0, sizeof(wish->natoa_local));
-	memset(&wish->natoa_remote, 0, sizeof(wish->natoa_remote));
-	if (conn->mode == MODE_TRANSPORT)
-		err = undo_nat(sa, &local, &remote, &wish->natoa_local,
-		    &wish->natoa_remote);
-	if (err != OK)
-		return err;
-	conn_ts(&conn->local, &sa->local.addr, &own);
-	conn_ts(&conn->remote, &sa->remote.addr, &peer);
-	err = ts_narrow(&local, &own, &wish->ts_local);
-	if (err == OK)
-		err = ts_narrow(&remote, &peer, &wish->ts_remote);
-	if (old == NULL ||
-	    (err == OK && ts_list_within(&old->ts_local, &wish->ts_local) &&
-	        ts_list_within(&old->ts_remote, &wish->ts_remote)))
-		return err;
-	/* RFC 7296 2.9.2: the policy may have changed since, but a rekeyed
-	 * child is never narrower than the old one. */
-	err = ts_narrow(&local, &old->ts_local, &wish->ts_local);
-	if (err == OK)
-		err = ts_narrow(&remote, &old->ts_remote, &wish->ts_remote);
-	return err;
-}
-
-static enum err
-try_conn(const struct v2_exchange *x, const struct conn *conn,
-    const struct child_sa *old, struct wish *wish)
-{
-	enum err err;
-
-	err = proposals_choose(&conn->esp, wish->offers, wish->offer_count,
-	    !in_auth(x), in_auth(x), &wish->choice);
-	if (err != OK)
-		return err;
-	return narrow(x->x.sa, conn, old, wish);
-}
-
-/* The connection that the child is for: of a rekey, the old one's; else the
- * best of those that this peer may use. */
-static enum err
-choose_conn(struct v2_exchange *x, struct wish *wish, struct conn **conn)
-{
-	struct ike_sa *sa = x->x.sa;
-	struct child_sa *old = old_of(x);
-	struct v2_conns conns;
-	enum err err, first = OK;
-	size_t i;
-
-	if (old != NULL) {
-		*conn = conn_now(sa, old);
-		return try_conn(x, *conn, old, wish);
-	}
-	err = v2_auth_conns(sa, &conns);
-	if (err != OK)
-		return err;
-	err = ERR_NO_CONN;
-	for (i = 0; i < conns.count; i++) {
-		*conn = conns.conn[i];
-		err = try_conn(x, *conn, NULL, wish);
-		if (err == OK)
-			break;
-		if (first == OK || err == ERR_TS)
-			first = err;
-	}
-	if (err != OK && first != OK)
-		err = first;
-	if (err == ERR_TS)
-		explain_ts(sa->env, sa, conns.conn, conns.count, &wish->local,
-		    &wish->remote);
-	else if (err == ERR_NO_PROPOSAL)
-		explain_proposal(sa->env, sa, &sa->remote, conns.conn,
-		    conns.count, PROTO_ESP, wish->offers, wish->offer_count);
-	v2_conns_free(&conns);
-	return err;
-}
-
-/* PFS, and the nonces of CREATE_CHILD_SA. Sets *verdict when it refuses. */
-static bool
-read_keys(struct v2_exchange *x, const struct msg *msg, const struct alg *group,
-    enum verdict *verdict)
-{
-	struct ike_sa *sa = x->x.sa;
-	const struct payload *ke = msg_payload(msg, KIND_KE, 0);
-	struct view value;
-	uint16_t number = 0;
-	struct buf buf;
-	enum err err;
-
-	if (in_auth(x))
-		return true;
-	err = v2_nonce_read(msg, sa->suite.prf, &x->nonce_i);
-	if (err != OK) {
-		*verdict = refuse(x, err, N_INVALID_SYNTAX, "its nonce");
-		return false;
-	}
-	err = v2_nonce_draw(sa->env, &x->nonce_r);
-	if (err != OK) {
-		*verdict = refuse(x, err, N_TEMPORARY_FAILURE, err_text(err));
-		return false;
-	}
-	if (group == NULL)
-		return true;
-	/* RFC 7296 1.3: the group of the KE payload must be the chosen one. */
-	if (ke == NULL || v2_ke_read(ke->body, &number, &value) != OK ||
-	    number != group->ikev2) {
-		buf_init(&buf, x->x.error.data, sizeof(x->x.error.data));
-		buf_u16(&buf, group->ikev2);
-		x->x.error.data_len = 2;
-		*verdict = refuse(
-		    x, ERR_KE, N_INVALID_KE_PAYLOAD, "another group is wanted");
-		return false;
-	}
-	err = v2_ask(x, dh_both(sa->env->workers, group, value,
-	                    sa_ticket(sa, &x->x, NULL), v2_dh_done));
-	if (err != OK) {
-		*verdict = refuse(x, err, N_TEMPORARY_FAILURE, err_text(err));
-		return false;
-	}
-	return true;
-}
-
-static uint16_t
-notify_of(enum err err)
-{
-	switch (err) {
-	case ERR_TS:
-	case ERR_NO_CONN:
-		return N_TS_UNACCEPTABLE;
-	case ERR_NO_PROPOSAL:
-		return N_NO_PROPOSAL_CHOSEN;
-	default:
-		return N_TEMPORARY_FAILURE;
-	}
-}
-
-static enum verdict
-prepare(struct v2_exchange *x, struct conn *conn, const struct wish *wish,
-    const struct msg *msg)
-{
-	struct ike_sa *sa = x->x.sa;
-	struct child_sa *child;
-	enum verdict verdict = DONE;
-	enum err err;
-
-	if (!read_keys(x, msg, wish->choice.suite.kex, &verdict))
-		return verdict;
-	child = child_make(x, conn, false);
-	if (child == NULL)
-		return refuse(
-		    x, ERR_NOMEM, N_TEMPORARY_FAILURE, "out of memory");
-	x->proposal = wish->offers[wish->choice.chosen].number;
-	x->transport = wish->mode == MODE_TRANSPORT;
-	child->mode = wish->mode;
-	child->suite = wish->choice.suite;
-	child->spi_out = spi_of(&wish->offers[wish->choice.chosen]);
-	child->ts_local = wish->ts_local;
-	child->ts_remote = wish->ts_remote;
-	child->natoa_local = wish->natoa_local;
-	child->natoa_remote = wish->natoa_remote;
-	err = v2_ask(x, install_spi(sa->env, child, sa_ticket(sa, &x->x, child),
-	                    v2_install_done));
-	if (err != OK)
-		return refuse(x, err, N_NO_ADDITIONAL_SAS, err_text(err));
-	return v2_wait(x);
-}
-
-enum verdict
-v2_child_r_choose(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
-{
-	struct v2_exchange *x = v2_x(exchange);
-	struct wish wish = { 0 };
-	struct conn *conn = NULL;
-	enum verdict verdict;
-	enum err err;
-
-	x->asked = OK;
-	err = read_wish(msg, &wish);
-	if (err != OK) {
-		verdict = refuse(x, err, N_INVALID_SYNTAX, err_text(err));
-	} else {
-		err = choose_conn(x, &wish, &conn);
-		if (err != OK)
-			verdict = refuse(x, err, notify_of(err), err_text(err));
-		else if (spi_of(&wish.offers[wish.choice.chosen]) == 0)
-			verdict =
-			    refuse(x, ERR_SYNTAX, N_INVALID_SYNTAX, "SPI 0");
-		else
-			verdict = prepare(x, conn, &wish, msg);
-	}
-	/* The first child's connection gives the SA its name. */
-	if (in_auth(x) && x->child != 0 && conn != NULL)
-		sa_set_conn(sa, conn);
-	free(wish.offers);
-	return verdict;
-}
-
-static enum verdict
-refuse_kernel(struct v2_exchange *x, enum err err)
-{
-	uint16_t notify =
-	    x->old_child != 0 ? N_TEMPORARY_FAILURE : N_NO_ADDITIONAL_SAS;
-
-	if (err == ERR_KE) /* RFC 6989 */
-		notify = N_INVALID_SYNTAX;
-	return refuse(x, err, notify,
-	    x->asked_text[0] != '\0' ? x->asked_text : err_text(err));
-}
-
-enum verdict
-v2_child_r_install(
-    struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
-{
-	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *child = child_of(x);
-	struct ticket ticket = sa_ticket(sa, exchange, child);
-	enum err err = x->asked;
-
-	(void)msg;
-	if (x->child == 0)
-		return DONE;
-	if (child == NULL)
-		return refuse(
-		    x, ERR_CANCELLED, N_TEMPORARY_FAILURE, "it is gone");
-	if (err == OK)
-		err = make_keys(x, child);
-	if (err != OK)
-		return refuse_kernel(x, err);
-	/* A rekeyed child sends when the peer has shown that it uses it; the
-	 * kernel would at once prefer the newest. */
-	err = x->old_child != 0
-	          ? install_inbound(sa->env, child, ticket, v2_install_done)
-	          : install_both(sa->env, child, ticket, v2_install_done);
-	if (v2_ask(x, err) != OK)
-		return refuse_kernel(x, err);
-	return v2_wait(x);
-}
-
-void
-v2_child_settle(struct v2_exchange *x)
-{
-	if (x->child != 0 && x->asked != OK)
-		(void)refuse_kernel(x, x->asked);
-	else if (x->child != 0 && child_of(x) == NULL)
-		(void)refuse(
-		    x, ERR_CANCELLED, N_TEMPORARY_FAILURE, "it is gone");
-}
-
-void
-v2_child_answer(struct v2_exchange *x, struct wire_out *out)
-{
-	struct child_sa *child = child_of(x);
-	uint8_t spi[4];
-	struct buf buf;
-
-	if (child == NULL) {
-		v2_notify_put(out, x->child_error, view_of(NULL, 0));
-		return;
-	}
-	buf_init(&buf, spi, sizeof(spi));
-	buf_u32(&buf, child->spi_in);
-	if (x->transport)
-		v2_notify_put(out, N_USE_TRANSPORT_MODE, view_of(NULL, 0));
-	v2_sapay_put_chosen(
-	    out, x->proposal, PROTO_ESP, &child->suite, buf_done(&buf));
-	if (!in_auth(x))
-		wire_payload(out, P2_NONCE, secret_view(&x->nonce_r));
-	if (x->kex != NULL && child->suite.kex != NULL)
-		v2_ke_put(out, child->suite.kex, kex_public(x->kex));
-	v2_ts_put(out, P2_TSI, &child->ts_remote);
-	v2_ts_put(out, P2_TSR, &child->ts_local);
-}
-
-/* The peer rekeys old. If we do too, the nonces will decide when our answer
- * comes (RFC 7296 2.8.1). */
-static void
-note_rival(struct v2_exchange *x, struct child_sa *child, struct child_sa *old)
-{
-	struct v2_exchange *own = v2_own_exchange(v2_of(x->x.sa));
-	struct view i = secret_view(&x->nonce_i), r = secret_view(&x->nonce_r);
-
-	if (own != NULL && own->old_child == old->serial &&
-	    secret_set(&own->rival_nonce, v2_nonce_compare(i, r) < 0 ? i : r) ==
-	        OK)
-		own->rival = child->serial;
-}
-
-void
-v2_child_announce(struct v2_exchange *x)
-{
-	struct child_sa *child = child_of(x), *old = old_of(x);
-
-	if (child == NULL)
-		return;
-	x->child = 0;
-	child_set_lifetime(child, child->conn->lifetime_ms, true);
-	log_child(child, x->old_child != 0 ? "rekeyed" : "up");
-	if (x->old_child == 0 || old == NULL) {
-		child_up(child, NULL);
-		return;
-	}
-	child->state = CHILD_INBOUND;
-	note_rival(x, child, old);
-	replace(x, old, child->serial);
-	v2_tick_in(v2_of(x->x.sa), POLL_MS);
-}
-
-enum verdict
-v2_child_r_answer(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
-{
-	struct v2_exchange *x = v2_x(exchange);
-	struct v2_writer writer;
-	enum err err;
-
-	(void)sa;
-	(void)msg;
-	if (x->asked != OK)
-		return refuse_kernel(x, x->asked);
-	if (child_of(x) == NULL)
-		return refuse(
-		    x, ERR_CANCELLED, N_TEMPORARY_FAILURE, "it is gone");
-	/* RFC 7296 2.25.1: our own rekey or Delete was faster. */
-	if (x->old_child != 0 && !rekeyable(x, old_of(x)))
-		return refuse(x, ERR_WRONG_STATE, N_TEMPORARY_FAILURE,
-		    "the old one is on its way out");
-	v2_writer_init(&writer);
-	v2_child_answer(x, &writer.out);
-	err = v2_respond(x, &writer);
-	if (err != OK)
-		return refuse(x, err, N_TEMPORARY_FAILURE, err_text(err));
-	v2_child_announce(x);
-	return DONE;
 }

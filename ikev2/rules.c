@@ -2,6 +2,7 @@
 
 #include "ikev2/auth.h"
 #include "ikev2/child.h"
+#include "ikev2/grant.h"
 #include "ikev2/info.h"
 #include "ikev2/init.h"
 #include "ikev2/internal.h"
@@ -170,8 +171,8 @@ static const struct rule rules[] = {
 	            KIND_BIT(TSI) | KIND_BIT(TSR),
 	    .may = KIND_BIT(IDR) | KIND_BIT(N_INITIAL_CONTACT) |
 	           KIND_BIT(N_TRANSPORT),
-	    .steps = { v2_auth_r_identify, v2_auth_r_verify, v2_child_r_choose,
-	        v2_child_r_install, v2_auth_r_answer },
+	    .steps = { v2_auth_r_identify, v2_auth_r_verify, v2_grant_choose,
+	        v2_grant_install, v2_auth_r_answer },
 	    NEXT(V2_DONE),
 	},
 	{
@@ -218,8 +219,8 @@ static const struct rule rules[] = {
 	    .must = KIND_BIT(N_REKEY_SA) | KIND_BIT(SA) | KIND_BIT(NONCE) |
 	            KIND_BIT(TSI) | KIND_BIT(TSR),
 	    .may = KIND_BIT(KE) | KIND_BIT(N_TRANSPORT),
-	    .steps = { v2_child_r_guard, v2_child_r_choose, v2_child_r_install,
-	        v2_child_r_answer },
+	    .steps = { v2_grant_guard, v2_grant_choose, v2_grant_install,
+	        v2_grant_respond },
 	    NEXT(V2_DONE),
 	},
 	{
@@ -231,8 +232,8 @@ static const struct rule rules[] = {
 	            KIND_BIT(TSR),
 	    .not = KIND_BIT(N_REKEY_SA),
 	    .may = KIND_BIT(KE) | KIND_BIT(N_TRANSPORT),
-	    .steps = { v2_child_r_guard, v2_child_r_choose, v2_child_r_install,
-	        v2_child_r_answer },
+	    .steps = { v2_grant_guard, v2_grant_choose, v2_grant_install,
+	        v2_grant_respond },
 	    NEXT(V2_DONE),
 	},
 	{
