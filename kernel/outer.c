@@ -25,7 +25,9 @@
 #define MARKER    4
 #define BUFFER    (8 << 20) /* of each socket, each way */
 
-#define IN_BATCH  16
+#define IN_BATCH  64
+#define IN_CALL   16          /* messages in one call */
+#define IN_OCTETS (256 << 10) /* of one batch, about */
 #define IN_ROOM   65536
 #define IN_STRIDE (IN_ROOM + 512) /* not all buffers in one cache set */
 #define CONTROL   128
@@ -336,14 +338,16 @@ take_message(struct way *way, struct mmsghdr *msg, uint8_t *octets)
 	}
 }
 
-static void
-readable(void *arg)
+/* Receives into the slots from first on and hands on what came. Returns the
+ * number of messages; adds their octets to *octets. */
+static unsigned
+receive_some(struct way *way, unsigned first, size_t *octets)
 {
-	struct way *way = arg;
 	struct outer *outer = way->outer;
-	int count, i;
+	unsigned i;
+	int count;
 
-	for (i = 0; i < IN_BATCH; i++) {
+	for (i = first; i < IN_BATCH; i++) {
 		struct msghdr *msg = &outer->in[i].msg_hdr;
 
 		msg->msg_name = &outer->in_from[i];
@@ -354,14 +358,35 @@ readable(void *arg)
 		msg->msg_controllen = sizeof(outer->in_control[i]);
 		msg->msg_flags = 0;
 	}
-	count = recvmmsg(way->fd, outer->in, IN_BATCH, MSG_DONTWAIT, NULL);
-	for (i = 0; i < count; i++) {
+	count = recvmmsg(way->fd, outer->in + first,
+	    IN_BATCH - first < IN_CALL ? IN_BATCH - first : IN_CALL,
+	    MSG_DONTWAIT, NULL);
+	if (count <= 0)
+		return 0;
+	for (i = first; i < first + (unsigned)count; i++) {
+		*octets += outer->in[i].msg_len;
 		if (outer->in[i].msg_hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
 			continue;
 		take_message(way, &outer->in[i],
 		    outer->in_octets + (size_t)i * IN_STRIDE);
 	}
-	outer->events.settled(outer->events.arg);
+	return (unsigned)count;
+}
+
+/* While one batch is decrypted the next one arrives: they are settled
+ * together, so that more can be joined. */
+static void
+readable(void *arg)
+{
+	struct way *way = arg;
+	unsigned used = 0, count;
+	size_t octets = 0;
+
+	do {
+		count = receive_some(way, used, &octets);
+		used += count;
+	} while (count > 0 && used < IN_BATCH && octets < IN_OCTETS);
+	way->outer->events.settled(way->outer->events.arg);
 }
 
 /* Sending --------------------------------------------------------------- */
