@@ -139,7 +139,7 @@ v1_auth_open(struct v1_sa *v1, struct v1_exchange *x, struct msg *msg)
 static bool
 contact_is_first(struct v1_sa *v1)
 {
-	struct ike_sa *sa = &v1->ike, *other = NULL;
+	struct ike_sa *sa = &v1->ike, *other;
 	struct ident *remote;
 	bool first;
 
@@ -149,12 +149,9 @@ contact_is_first(struct v1_sa *v1)
 	                       : ident_ref(v1->main->claimed);
 	if (remote == NULL)
 		return false;
-	first = true;
-	while ((other = sa_by_remote_in(sa->env->sadb, remote,
-	            IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED),
-	            other)) != NULL)
-		if (other != sa)
-			first = false;
+	other = sa_by_remote_in(sa->env->sadb, remote,
+	    IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED), NULL);
+	first = other == NULL;
 	ident_unref(remote);
 	return first;
 }

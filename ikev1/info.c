@@ -482,6 +482,8 @@ v1_info_unprotected(struct ike_sa *sa, struct exchange *x, struct msg *msg)
 		    error != NULL && sa->established_ms == 0
 		        ? " (does the peer accept our proposals?)"
 		        : "");
+	if (error != NULL && sa->established_ms == 0)
+		v1_life_hint(v1_sa(sa), (enum kind)error->kind);
 	/* The peer may have lost its state: ask, if it was silent. */
 	if (error != NULL && sa->established_ms != 0 &&
 	    env_now(sa->env) - sa->last_in_ms > HINT_MS)

@@ -1,5 +1,6 @@
 #include "ikev1/life.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "common/natt.h"
@@ -15,7 +16,11 @@
 #define RENEW_MS    60000 /* between tries to renew phase 1 */
 #define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
 #define REVIVED_MS  30000 /* until such a child is renewed */
-#define ATTEMPTS    256   /* newest SAs looked at for attempts of ours */
+#define REFUSED_MS                                                             \
+	8000           /* a refusal that anybody may have sent counts after
+			   * this, if the peer says nothing else */
+#define NEIGHBOURS 64  /* SAs of one identity looked at */
+#define ATTEMPTS   256 /* newest SAs looked at for attempts of ours */
 
 #define ALIVE (IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED))
 
@@ -32,6 +37,47 @@ same_identity(const struct v1_sa *v1, struct v1_sa *previous)
 		if (sa->engine == &v1_engine)
 			return v1_sa(sa);
 	return NULL;
+}
+
+/* A walk over v1 and its neighbours. An identity may be shared by thousands:
+ * only the newest of them are looked at. */
+struct walk {
+	struct v1_sa *v1;
+	struct v1_sa *next;
+	unsigned left;
+	bool begun;
+};
+
+static struct walk
+walk_from(struct v1_sa *v1)
+{
+	struct walk walk = { v1, NULL, NEIGHBOURS, false };
+
+	return walk;
+}
+
+/* v1 itself first, if it is alive, then the others. The one that it gave last
+ * may have gone since. */
+static struct v1_sa *
+walk_on(struct walk *walk)
+{
+	struct v1_sa *found;
+
+	if (walk->v1->ike.id_remote == NULL)
+		return NULL;
+	if (!walk->begun) {
+		walk->begun = true;
+		walk->next = same_identity(walk->v1, NULL);
+		if (IKE_STATE_BIT(walk->v1->ike.state) & ALIVE)
+			return walk->v1;
+	}
+	do {
+		found = walk->next;
+		if (found == NULL || walk->left-- == 0)
+			return NULL;
+		walk->next = same_identity(walk->v1, found);
+	} while (found == walk->v1);
+	return found;
 }
 
 /* A shared identity may stand for several hosts, so the address counts too. */
@@ -51,13 +97,12 @@ usable(const struct v1_sa *v1)
 
 /* The newest established SA of v1's peer, other than v1. */
 static struct v1_sa *
-successor(const struct v1_sa *v1)
+successor(struct v1_sa *v1)
 {
-	struct v1_sa *found = NULL, *other = NULL;
+	struct walk walk = walk_from(v1);
+	struct v1_sa *found = NULL, *other;
 
-	if (v1->ike.id_remote == NULL)
-		return NULL;
-	while ((other = same_identity(v1, other)) != NULL)
+	while ((other = walk_on(&walk)) != NULL)
 		if (usable(other) && same_peer(v1, other) &&
 		    (found == NULL || other->ike.serial > found->ike.serial))
 			found = other;
@@ -314,7 +359,14 @@ expired(void *arg)
 	struct v1_sa *v1 = arg;
 	struct ike_sa *sa = &v1->ike;
 
-	if (sa->established_ms == 0) {
+	if (v1->refused != 0) {
+		char text[80];
+
+		snprintf(text, sizeof(text),
+		    "the peer refused, unprotected: %s",
+		    kind_text((enum kind)v1->refused));
+		sa_kill(sa, ERR_PEER, true, text);
+	} else if (sa->established_ms == 0) {
 		sa_kill(sa, ERR_TIMEOUT, true,
 		    "the handshake was not finished in time");
 	} else if (v1->deleting && sa->state == IKE_CLOSING) {
@@ -358,10 +410,10 @@ close_children(struct v1_sa *v1)
 static void
 close_replaced(struct v1_sa *v1)
 {
-	struct v1_sa *other, *next;
+	struct walk walk = walk_from(v1);
+	struct v1_sa *other;
 
-	for (other = same_identity(v1, NULL); other != NULL; other = next) {
-		next = same_identity(v1, other);
+	while ((other = walk_on(&walk)) != NULL) {
 		if (!same_peer(v1, other) || other->ike.state != IKE_REKEYED)
 			continue;
 		adopt(other, v1);
@@ -422,7 +474,12 @@ v1_life_renew(struct ike_sa *sa)
 void
 v1_life_unanswered(struct v1_sa *v1)
 {
-	static const char text[] = "the peer does not answer";
+	/* With a wrong key neither end can tell the other. */
+	const char *text =
+	    v1->keys.octets.len > 0
+	        ? "the peer does not answer the message with our identity: has "
+	          "it the same pre-shared key?"
+	        : "the peer does not answer";
 	struct ike_sa *old = sa_by_serial(v1->ike.env->sadb, v1->replaces);
 
 	sa_kill(&v1->ike, ERR_TIMEOUT, false, text);
@@ -504,11 +561,11 @@ at_once(const struct v1_sa *a, const struct v1_sa *b)
 static bool
 take_over(struct v1_sa *v1)
 {
-	struct v1_sa *other = NULL, *next;
+	struct walk walk = walk_from(v1);
+	struct v1_sa *other;
 	bool replaced = false;
 
-	for (other = same_identity(v1, NULL); other != NULL; other = next) {
-		next = same_identity(v1, other);
+	while ((other = walk_on(&walk)) != NULL) {
 		if (!same_peer(v1, other) || (other->deleting && !other->husk))
 			continue;
 		if (other->ike.serial == v1->replaces || other->husk) {
@@ -552,6 +609,27 @@ give_up_attempts(struct v1_sa *v1)
 			v1_quick_conn(&v1->ike, conn, none);
 		conn_unref(conn);
 	}
+}
+
+void
+v1_life_hint(struct v1_sa *v1, enum kind kind)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	if (!sa->initiator || sa->spi_r != 0 || v1->refused != 0 ||
+	    sa->state != IKE_HALF_OPEN)
+		return;
+	v1->refused = (uint8_t)kind;
+	timer_set(sa->env->timers, &sa->expire_timer, REFUSED_MS);
+}
+
+void
+v1_life_progress(struct v1_sa *v1)
+{
+	if (v1->refused == 0)
+		return;
+	v1->refused = 0;
+	timer_stop(v1->ike.env->timers, &v1->ike.expire_timer);
 }
 
 /* Coming up ------------------------------------------------------------- */
@@ -824,9 +902,10 @@ children_collide(struct child_sa *child, struct child_sa *other)
 static struct child_sa *
 find_alike(const struct child_sa *child)
 {
-	struct v1_sa *own = v1_sa(child->sa), *v1 = NULL;
+	struct walk walk = walk_from(v1_sa(child->sa));
+	struct v1_sa *v1;
 
-	while ((v1 = same_identity(own, v1)) != NULL)
+	while ((v1 = walk_on(&walk)) != NULL)
 		for (struct child_sa *other = v1->ike.children; other != NULL;
 		     other = other->next)
 			if (children_alike(other, child))
@@ -870,11 +949,12 @@ v1_life_child_up(struct child_sa *child, uint64_t rekeys)
 static void
 replaced_soon(struct v1_sa *own, struct child_sa *deleted)
 {
-	struct v1_sa *v1 = NULL;
+	struct walk walk = walk_from(own);
+	struct v1_sa *v1;
 
 	if (deleted->state != CHILD_UP || deleted->rekeyed_by != 0)
 		return;
-	while ((v1 = same_identity(own, v1)) != NULL)
+	while ((v1 = walk_on(&walk)) != NULL)
 		for (struct child_sa *child = v1->ike.children; child != NULL;
 		     child = child->next)
 			if (child->state == CHILD_INBOUND &&
@@ -894,11 +974,12 @@ replaced_soon(struct v1_sa *own, struct child_sa *deleted)
 static void
 revive(struct v1_sa *own, struct child_sa *deleted)
 {
-	struct v1_sa *v1 = NULL;
+	struct walk walk = walk_from(own);
+	struct v1_sa *v1;
 
 	if (deleted->state != CHILD_UP)
 		return;
-	while ((v1 = same_identity(own, v1)) != NULL)
+	while ((v1 = walk_on(&walk)) != NULL)
 		for (struct child_sa *child = v1->ike.children; child != NULL;
 		     child = child->next)
 			if (child->state == CHILD_REKEYED &&
@@ -916,10 +997,11 @@ revive(struct v1_sa *own, struct child_sa *deleted)
 void
 v1_life_child_deleted(struct v1_sa *v1, uint32_t spi)
 {
-	struct v1_sa *other = NULL;
+	struct walk walk = walk_from(v1);
 	struct child_sa *child = NULL;
+	struct v1_sa *other;
 
-	while (child == NULL && (other = same_identity(v1, other)) != NULL)
+	while (child == NULL && (other = walk_on(&walk)) != NULL)
 		child = child_by_spi_out(&other->ike, spi);
 	if (child == NULL) {
 		/* Interop: some name the SPI of the other end. */
@@ -943,16 +1025,18 @@ v1_life_child_deleted(struct v1_sa *v1, uint32_t spi)
 void
 v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r)
 {
-	struct v1_sa *other = NULL;
+	struct walk walk = walk_from(v1);
+	struct v1_sa *other;
 
-	while ((other = same_identity(v1, other)) != NULL) {
-		if (other->ike.spi_i != spi_i || other->ike.spi_r != spi_r ||
-		    other->husk)
-			continue;
-		if (other->ike.state == IKE_CLOSING)
-			sa_kill(&other->ike, OK, true, "closed by both");
-		else
-			retire(other, true, "deleted by the peer");
+	if (v1->ike.state == IKE_CLOSING) {
+		if (v1->ike.spi_i == spi_i && v1->ike.spi_r == spi_r)
+			sa_kill(&v1->ike, OK, true, "closed by both");
 		return;
 	}
+	while ((other = walk_on(&walk)) != NULL)
+		if (other->ike.spi_i == spi_i && other->ike.spi_r == spi_r &&
+		    !other->husk) {
+			retire(other, true, "deleted by the peer");
+			return;
+		}
 }

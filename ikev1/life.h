@@ -57,6 +57,11 @@ void v1_life_child_kill(
 void v1_life_child_deleted(struct v1_sa *v1, uint32_t spi);
 void v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r);
 
+/* Something unprotected says that our first message was refused. Nothing
+ * happens at once: a real answer may follow (v1_life_progress()). */
+void v1_life_hint(struct v1_sa *v1, enum kind kind);
+void v1_life_progress(struct v1_sa *v1);
+
 /* Main Mode found no answer, not even after the last try. What it was to renew
  * and has no ISAKMP SA any more is given up with it. */
 void v1_life_unanswered(struct v1_sa *v1);

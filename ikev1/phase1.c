@@ -279,6 +279,7 @@ v1_main_take_answer(struct ike_sa *sa, struct exchange *x, struct msg *msg)
 		return fsm_fail(x, ERR_NO_PROPOSAL, 0,
 		    "the answer names no transform that was offered");
 	sa_set_peer_spi(sa, msg->header.spi_r);
+	v1_life_progress(v1);
 	sa->suite = suite;
 	v1->vendors = vendors_read(msg);
 	v1->seconds = chosen->seconds;

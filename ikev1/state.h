@@ -97,6 +97,7 @@ struct v1_sa {
 	bool deleting;    /* its Delete is out */
 	bool contacted;   /* an INITIAL-CONTACT was obeyed: once only */
 	bool dpd_in_known;
+	uint8_t refused; /* an error notify that anybody may have sent, or 0 */
 	uint32_t dpd_out, dpd_in; /* sequence numbers, RFC 3706 5.4 */
 	uint64_t dpd_asked_ms;    /* since when an answer is missing; 0: none */
 	uint32_t *seen;           /* message IDs of Quick Modes, a ring */

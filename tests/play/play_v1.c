@@ -444,6 +444,7 @@ test_wrong_psk(void **state)
 	assert_true(pair.right->env.counter[COUNTER_PACKETS_FORGED] > 0);
 	assert_int_equal(pair.right->env.sadb->count, 0);
 	assert_int_equal(pair.left->env.sadb->count, 0);
+	assert_non_null(strstr(pair.left->failed, "pre-shared key"));
 	play_free(pair.play);
 }
 
@@ -566,11 +567,16 @@ test_no_proposal(void **state)
 	begin(&pair, 17);
 	conn_set_ike(pair.right->building[0], "aes256-sha512-ecp521");
 	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
-	play_run(pair.play, 400000);
+	/* Not at once: anybody may have sent the refusal. */
+	play_run(pair.play, 5000);
+	assert_int_equal(pair.left->env.sadb->count, 1);
+	play_run(pair.play, 10000);
 	assert_int_equal(pair.left->env.sadb->count, 0);
 	assert_int_equal(pair.right->env.sadb->count, 0);
 	assert_true(pair.right->events[EVENT_EXPLAIN] > 0);
 	assert_non_null(strstr(pair.right->explained, "ecp521"));
+	assert_int_equal(pair.left->last_err, ERR_PEER);
+	assert_non_null(strstr(pair.left->failed, "NO_PROPOSAL"));
 	play_free(pair.play);
 }
 
