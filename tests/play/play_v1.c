@@ -8,6 +8,9 @@
 
 #include <cmocka.h>
 
+#include "common/cipher.h"
+#include "ikev1/sk.h"
+#include "ikev1/state.h"
 #include "tests/play/play.h"
 
 struct pair {
@@ -1254,6 +1257,116 @@ test_mutated(void **state)
 	assert_true(up_count > 0);
 }
 
+/* Below the encryption ---------------------------------------------------- */
+
+/* Damages the inside of a sealed message of left's, gives it a message ID, a
+ * HASH(1) and a cover that are right again, and sends it to right. */
+static void
+forge(struct pair *pair, struct mutator *m, const struct record *record)
+{
+	struct v1_sa *v1 = v1_sa(gateway_ike(pair->left));
+	uint8_t iv[V1_BLOCK_MAX], next[V1_BLOCK_MAX], hash[PRF_MAX];
+	uint8_t octets[4096];
+	struct wire_header header;
+	struct msg *msg, *inner;
+	struct buf buf;
+	size_t skip, len;
+
+	assert_int_equal(
+	    msg_new(&msg, view_of(record->octets, record->len)), OK);
+	assert_int_equal(
+	    v1_key_iv_phase2(&v1->keys, v1->iv, msg->header.id, iv), OK);
+	if (v1_sk_open(&v1->keys, msg, iv, next) != OK || msg->count < 2) {
+		msg_free(msg);
+		return;
+	}
+	header = msg->header;
+	header.id = (uint32_t)mutator_random(m) | 1;
+	buf_init(&buf, octets, sizeof(octets));
+	wire_header_write(&buf, &header);
+	skip = msg->payload[0].whole.len;
+	len = v1_sk_rest(msg).len;
+	buf_view(&buf, msg->payload[0].whole);
+	buf_view(&buf, v1_sk_rest(msg));
+	msg_free(msg);
+	len = buf.len - WIRE_HEADER - skip;
+	mutate(m, octets + WIRE_HEADER + skip, &len);
+	buf.len = WIRE_HEADER + skip + len;
+	buf_patch_u32(&buf, 24, (uint32_t)buf.len);
+	/* What the receiver will take for the rest, padding left out. */
+	if (msg_new(&inner, buf_done(&buf)) != OK)
+		return;
+	if (wire_payloads_read(inner, 1, header.next,
+	        view_of(octets + WIRE_HEADER, buf.len - WIRE_HEADER),
+	        true) == OK) {
+		v1_key_hash1(&v1->keys, header.id, v1_sk_rest(inner), hash);
+		memcpy(octets + WIRE_HEADER + 4, hash, v1->keys.prf->out);
+	}
+	msg_free(inner);
+	v1_key_iv_phase2(&v1->keys, v1->iv, header.id, iv);
+	if (v1_sk_seal(&v1->keys, &buf, iv) != OK)
+		return;
+	buf_patch_u32(&buf, 24, (uint32_t)buf.len);
+	play_inject(pair->play, &record->src, &record->dst, record->natt,
+	    buf_done(&buf));
+}
+
+/* Authentic nonsense: an insider, or a peer with faults. */
+static void
+test_mutated_inside(void **state)
+{
+	struct seeds all = seeds(60000, 10);
+
+	(void)state;
+	for (uint64_t seed = all.at; seed < all.end; seed++) {
+		struct mutator mutator = { .state = seed };
+		struct recorder *recorder = &mutator.recorder;
+		struct pair pair;
+		struct conn *conn;
+		uint64_t spi;
+
+		recorder->record = calloc(RECORDED, sizeof(*recorder->record));
+		assert_non_null(recorder->record);
+		begin(&pair, seed);
+		conn = pair.left->building[0];
+		conn->dpd_action = DPD_CLEAR;
+		conn->dpd_delay_ms = 5000;
+		conn_set_esp(conn, seed % 2 ? "aes128-sha256-curve25519"
+		                            : "aes256gcm16,aes128-sha256");
+		conn_set_esp(pair.right->building[0],
+		    seed % 2 ? "aes128-sha256-curve25519" : "aes128-sha256");
+		pair.play->tap = on_tap;
+		pair.play->tap_arg = recorder;
+		up(&pair);
+		play_run(pair.play, 12000);
+		gateway_child(pair.left)->sa->engine->child_rekey(
+		    gateway_child(pair.left));
+		play_run(pair.play, 10000);
+		pair.play->tap = NULL;
+		spi = gateway_ike(pair.left)->spi_i;
+		for (unsigned round = 0; round < 300; round++) {
+			const struct record *record =
+			    &recorder->record[mutator_random(&mutator) %
+			                      recorder->count];
+
+			if (record->of != pair.left ||
+			    gateway_ike(pair.left) == NULL ||
+			    gateway_ike(pair.left)->spi_i != spi ||
+			    record->octets[18] == EXCH_IDENTITY_PROTECTION)
+				continue;
+			forge(&pair, &mutator, record);
+			play_run(pair.play, 20);
+		}
+		play_run(pair.play, 300000);
+		gateway_restart(pair.left);
+		gateway_restart(pair.right);
+		up(&pair);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		free(recorder->record);
+		play_free(pair.play);
+	}
+}
+
 int
 main(void)
 {
@@ -1293,6 +1406,7 @@ main(void)
 		cmocka_unit_test(test_aggressive),
 		cmocka_unit_test(test_half_open_flood),
 		cmocka_unit_test(test_mutated),
+		cmocka_unit_test(test_mutated_inside),
 	};
 
 	/* PLAY=test_week runs one alone. */
