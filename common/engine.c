@@ -31,7 +31,8 @@ refuse_version(struct env *env, const struct packet *packet,
 	wire_start(&out, &buf, &header);
 	wire_notify_v2(&out, 0, none, N_INVALID_MAJOR_VERSION, none);
 	wire_finish(&out);
-	if (!buf.full)
+	/* Whoever asked may be somebody else: never more than was asked. */
+	if (!buf.full && buf.len <= packet->octets.len)
 		net_send(env->net, &packet->local, &packet->remote,
 		    packet->natt, buf_done(&buf));
 }

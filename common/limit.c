@@ -192,9 +192,11 @@ limit_half_open_add(
 	if (limit->half_open >= limit->config.half_open_max)
 		return ERR_LIMIT;
 	/* IKEv1 cannot make a stranger show that it receives before state is
-	 * made: one network must not take the whole budget. */
+	 * made: one network must not take the whole budget, nor all networks
+	 * together the half that is left to peers who return cookies. */
 	if (version == 1 &&
-	    count_of(limit, &prefix, true) >= limit->config.per_prefix_max)
+	    (limit->half_open >= (limit->config.half_open_max + 1) / 2 ||
+	        count_of(limit, &prefix, true) >= limit->config.per_prefix_max))
 		return ERR_LIMIT;
 	if (!tally_add(limit, remote, false))
 		return ERR_NOMEM;

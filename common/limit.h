@@ -23,7 +23,7 @@ struct limit_config {
 	unsigned cookie_half_open; /* cookies from so many half-open SAs: 64 */
 	unsigned cookie_per_peer;  /* ... or so many from one address: 8 */
 	unsigned cookie_queue;     /* ... or so many jobs queued: 512 */
-	unsigned half_open_max;    /* no new SA beyond: 8192 */
+	unsigned half_open_max;    /* no new SA beyond: 8192; v1: half of it */
 	unsigned per_prefix_max;   /* v1, from one /24 or /64: 64 */
 	unsigned half_open_ms;     /* lifetime of a half-open SA: 30000 */
 	unsigned secret_ms;        /* cookie secret rotates: 120000 */

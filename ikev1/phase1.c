@@ -54,13 +54,13 @@ vendors_read(const struct msg *msg)
 	return bits;
 }
 
-/* natt: RFC 3947 3.1: the responder answers with it only if it was offered. */
+/* RFC 3947 3.1: a responder answers with it only if it was offered. So it is
+ * with all of them: an answer to a stranger is no larger than the question. */
 static void
-vendors_write(struct wire_out *out, bool natt)
+vendors_write(struct wire_out *out, uint32_t which)
 {
 	for (size_t n = 0; n < VENDORS; n++)
-		if (vendors[n].sent &&
-		    (natt || vendors[n].bit != V1_VENDOR_NATT))
+		if (vendors[n].sent && (vendors[n].bit & which) != 0)
 			wire_payload(
 			    out, P1_VID, view_of(vendors[n].octets, 16));
 }
@@ -251,7 +251,7 @@ v1_main_offer(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	v1_out_begin(&out, sa, EXCH_IDENTITY_PROTECTION, 0);
 	wire_payload(
 	    &out.wire, P1_SA, view_of(main->sa_body, main->sa_body_len));
-	vendors_write(&out.wire, true);
+	vendors_write(&out.wire, UINT32_MAX);
 	return send_or_fail(base, &out, false, true);
 }
 
@@ -358,7 +358,7 @@ v1_main_choose(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	wire_begin(&out.wire, P1_SA, false);
 	v1_sapay_answer(&out.buf, chosen, 0);
 	wire_end(&out.wire);
-	vendors_write(&out.wire, (v1->vendors & V1_VENDOR_NATT) != 0);
+	vendors_write(&out.wire, v1->vendors);
 	return send_or_fail(base, &out, false, false);
 }
 

@@ -191,7 +191,8 @@ v2_answer_clear(struct env *env, const struct packet *packet,
 	wire_start(&out, &buf, &header);
 	v2_notify_put(&out, notify, data);
 	wire_finish(&out);
-	if (!buf.full)
+	/* The address may be forged: never more than was asked. */
+	if (!buf.full && buf.len <= packet->octets.len)
 		net_send(env->net, &packet->local, &packet->remote,
 		    packet->natt, buf_done(&buf));
 }

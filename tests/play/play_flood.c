@@ -58,8 +58,12 @@ heed_answer(struct world *world, const struct packet *packet)
 	world->answered++;
 	if (++world->answers[n] > 1)
 		world->twice++;
-	if (packet->octets.len > world->asked[n])
-		world->larger++;
+	if (packet->octets.len > world->asked[n]) {
+		if (world->larger++ < 4)
+			print_error("%zu octets for %u: IKEv%u exchange %u\n",
+			    packet->octets.len, world->asked[n],
+			    packet->octets.at[17] >> 4, packet->octets.at[18]);
+	}
 	if (packet->octets.len > world->most)
 		world->most = packet->octets.len;
 }
