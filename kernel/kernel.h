@@ -56,8 +56,8 @@ struct kernel {
 /* What the data plane reports, to events; install hears of a loss first. */
 void kernel_event(struct env *env, const struct kmsg_event *event);
 
-/* Frees env->kernel and what install keeps there; env->kernel may be NULL and is
- * afterwards. No answer comes any more. */
+/* Frees env->kernel, which may be NULL and is afterwards, and what install keeps
+ * there. No answer comes any more. */
 void kernel_free(struct env *env);
 
 /* Who waits for an answer, by sequence number: for implementations. Answers

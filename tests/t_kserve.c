@@ -883,7 +883,7 @@ over_a_link(void **state)
 	run(&far);
 	assert_true(fake_empty(world->fake));
 
-	/* Our end goes: whoever waits is told, and nothing more can be asked. */
+	/* Our end goes: whoever waits is told; nothing more can be asked. */
 	assert_int_equal(ipc_pair(pair), OK);
 	kernel = remote_new(&far.env, far.loop, pair[1], far_closed);
 	assert_non_null(kernel);
