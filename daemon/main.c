@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,18 @@ struct command {
 	uid_t uid;
 	gid_t gid;
 };
+
+/*
+ * Two arenas, the loop's and one for all pool threads: what these allocate the
+ * loop frees, and each arena keeps leftovers of its own. No fast bins: they
+ * are merged at every large request, in the middle of each handshake.
+ */
+static void
+tune_malloc(void)
+{
+	(void)mallopt(M_ARENA_MAX, 2);
+	(void)mallopt(M_MXFAST, 0);
+}
 
 static int
 role_run(const struct command *command, struct log *log)
@@ -498,6 +511,7 @@ main(int argc, char **argv)
 	if (command.check)
 		return check_run(&command);
 	clean_environment();
+	tune_malloc();
 	if (command.role != NULL)
 		return role_run(&command, &log);
 	command.options.conf = absolute(command.options.conf, path[0]);
