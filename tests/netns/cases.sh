@@ -22,8 +22,8 @@ conn net
 	right=$R
 	leftid=ours.example
 	rightid=peer.example
-	leftsubnet=10.1.0.0/24
-	rightsubnet=10.2.0.0/24
+${OURS_NETS-	leftsubnet=10.1.0.0/24
+	rightsubnet=10.2.0.0/24}
 	ike=$2
 	esp=$3
 	auto=add
@@ -51,8 +51,8 @@ connections {
     }
     children {
       net {
-        local_ts = 10.2.0.0/24
-        remote_ts = 10.1.0.0/24
+        ${PEER_NETS-local_ts = 10.2.0.0/24
+        remote_ts = 10.1.0.0/24}
         esp_proposals = $3
         mode = tunnel
         ${5:-}
@@ -88,14 +88,20 @@ pings() {
 	net_ping peer 10.2.0.1 10.1.0.1
 }
 
-# Nothing but ESP, IKE and ARP on the wire while a ping crosses.
+# Nothing but ESP leaves either host while a ping crosses. (What comes in is
+# seen once more when XFRM has decrypted it.)
 wire_is_clean() {
-	ns ours timeout 4 tcpdump -l -n -i wire >"$NET_DIR/wire" 2>/dev/null &
-	sleep 1
+	local host
+	for host in ours peer; do
+		ns $host timeout $((3 + 2 * NET_SLOW)) tcpdump -l -n -Q out \
+		    -i wire >"$NET_DIR/wire.$host" 2>"$NET_DIR/wire.$host.err" &
+	done
+	net_until 5 grep -q listening "$NET_DIR/wire.ours.err"
+	net_until 5 grep -q listening "$NET_DIR/wire.peer.err"
 	net_ping ours 10.1.0.1 10.2.0.1
-	wait $!  || true
-	grep -qE 'ESP\(|UDP-encap' "$NET_DIR/wire"
-	! grep -E '10\.[12]\.0\.1' "$NET_DIR/wire"
+	net_until 5 grep -qE 'ESP\(|UDP-encap' "$NET_DIR/wire.ours"
+	net_until 5 grep -qE 'ESP\(|UDP-encap' "$NET_DIR/wire.peer"
+	! grep -E '10\.[12]\.0\.1' "$NET_DIR/wire.ours" "$NET_DIR/wire.peer"
 }
 
 up() { # VERSION ROLE IKE ESP [ours more] [peer more] [peer child more]

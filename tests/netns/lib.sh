@@ -1,5 +1,7 @@
 # lib.sh: hosts in network namespaces, with Orthrus or a real peer on them.
-# Sourced by bash. BUILD is the build folder.
+# Sourced by bash. BUILD is the build folder; DATA_PLANE is Orthrus's, and
+# SWAN_KERNEL strongSwan's plugins for the same; NET_SLOW=N makes every wait N
+# times as long.
 #
 # net_host NAME, net_link A ADDR/BITS B ADDR/BITS, net_inner HOST ADDR/BITS
 # orthrus_start HOST CONF SECRETS [options]; orthrus HOST words...
@@ -13,6 +15,7 @@ NET_ID=${NET_ID:-o$$}
 NET_DIR=${NET_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/orthrus-net.XXXXXX")}
 NET_PSK="interop-psk-0123456789-abcdefgh"
 DATA_PLANE=${DATA_PLANE:-auto}
+NET_SLOW=${NET_SLOW:-1}
 NET_HOSTS=
 NET_PIDS=
 
@@ -53,7 +56,7 @@ net_addr() {
 net_inner() { net_addr "$1" "$2" lo; }
 
 # A ping from an inner address; the other's must answer.
-net_ping() { ns "$1" ping -q -c "${4:-3}" -i 0.2 -W 2 -I "$2" "$3" >/dev/null; }
+net_ping() { ns "$1" ping -q -c "${4:-3}" -i 0.2 -W $((2 * NET_SLOW)) -I "$2" "$3" >/dev/null; }
 
 # Starts a daemon in the background; NET_PIDS for the end.
 net_daemon() {
@@ -65,7 +68,7 @@ net_daemon() {
 }
 
 net_until() { # SECONDS COMMAND...
-	local deadline=$((SECONDS + $1))
+	local deadline=$((SECONDS + $1 * NET_SLOW))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $deadline ] || return 1
@@ -118,7 +121,8 @@ SWAN_MORE=${SWAN_MORE:-}
 swan() {
 	local dir=$NET_DIR/$1 verb=$2
 	shift 2
-	STRONGSWAN_CONF=$dir/strongswan.conf timeout "${SWAN_TIMEOUT:-30}" \
+	STRONGSWAN_CONF=$dir/strongswan.conf timeout \
+	    $((${SWAN_TIMEOUT:-30} * NET_SLOW)) \
 	    swanctl "$verb" --uri "unix://$dir/charon.vici" "$@"
 }
 
