@@ -10,7 +10,7 @@
 
 const struct rexmit_config rexmit_defaults = {
 	.first_ms = 1000,
-	.max_ms = 60000,
+	.max_ms = 30000,
 	.factor_percent = 160,
 	.jitter_percent = 10,
 	.tries = 12,

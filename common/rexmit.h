@@ -4,9 +4,9 @@
  * A struct rexmit keeps the packets of a request, exactly as sent, with its
  * tries and backoff; a struct flight alone keeps a last response for repeats.
  * RFC 7296 2.1, 2.4; RFC 2408 5.1. Defaults: first repeat after 1 s, factor
- * 1.6 up to 60 s, 12 tries in all, the last of them some four minutes after
- * the first and the end a minute later, with up to 10 % jitter: six tries would
- * lose one handshake in thirty at 30 % loss.
+ * 1.6 up to 30 s, 12 tries in all, the last of them some two and a half minutes
+ * after the first and the end half a minute later, with up to 10 % jitter: six
+ * tries would lose one handshake in thirty at 30 % loss.
  */
 #ifndef COMMON_REXMIT_H
 #define COMMON_REXMIT_H

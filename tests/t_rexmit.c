@@ -147,7 +147,7 @@ static void
 test_schedule(void **state)
 {
 	static const uint64_t waits[] = { 1000, 1600, 2560, 4096, 6553, 10484,
-		16774, 26838, 42940, 60000, 60000, 60000 };
+		16774, 26838, 30000, 30000, 30000, 30000 };
 	struct endpoint here = endpoint("192.0.2.1", 500);
 	struct endpoint there = endpoint("192.0.2.2", 500);
 	struct world world;

@@ -200,7 +200,7 @@ dead_peer() { # VERSION
 	    ip netns pids "$NET_ID-peer" | head -n 1)"
 	net_until "$2" ours_has 0
 }
-case_v2_dead_peer() { dead_peer 2 280; }
+case_v2_dead_peer() { dead_peer 2 220; }
 case_v1_dead_peer() { dead_peer 1 40; }
 
 # We are behind NAT; the peer sees 192.0.2.254.
