@@ -15,7 +15,10 @@
 #define CLOSING_MS  10000 /* until a closing one goes at the latest */
 #define RENEW_MS    60000 /* between tries to renew phase 1 */
 #define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
-#define REVIVED_MS  30000 /* until such a child is renewed */
+#define UNDELETED_MS                                                           \
+	30000            /* once or twice that: a replaced child whose Delete
+			    * does not come */
+#define REVIVED_MS 30000 /* until such a child is renewed */
 #define REFUSED_MS                                                             \
 	8000           /* a refusal that anybody may have sent counts after
 			   * this, if the peer says nothing else */
@@ -850,12 +853,22 @@ v1_life_child_lifetime(struct child_sa *child, uint32_t seconds)
 static void
 child_replaced(struct child_sa *old, const struct child_sa *by, bool ours)
 {
-	timer_stop(old->sa->env->timers, &old->rekey_timer);
+	struct env *env = old->sa->env;
+	uint64_t delay;
+
+	timer_stop(env->timers, &old->rekey_timer);
 	old->rekeyed_by = by->serial;
 	old->state = CHILD_REKEYED;
-	/* Not at once: the peer may not have the third message yet. */
+	/* Not at once: the peer may not have the third message yet. Where the
+	 * Delete is the peer's but does not come (lost, or it judged a
+	 * collision otherwise), it is ours after a while, which differs at the
+	 * two ends so that they do not delete both. */
 	if (ours)
-		timer_set(old->sa->env->timers, &old->expire_timer, OLD_MS);
+		delay = OLD_MS;
+	else
+		delay = UNDELETED_MS + env_random_u32(env) % UNDELETED_MS;
+	if (env_now(env) + delay < old->expire_at_ms)
+		timer_set(env->timers, &old->expire_timer, delay);
 }
 
 static uint32_t
@@ -969,6 +982,16 @@ replaced_soon(struct v1_sa *own, struct child_sa *deleted)
 			}
 }
 
+static void
+restore_expiry(struct child_sa *child)
+{
+	struct env *env = child->sa->env;
+	uint64_t now = env_now(env);
+
+	timer_set(env->timers, &child->expire_timer,
+	    child->expire_at_ms > now ? child->expire_at_ms - now : 1);
+}
+
 /* The two ends may judge a collision differently when messages were lost: the
  * child that the deleted one had replaced is in use again. */
 static void
@@ -987,6 +1010,7 @@ revive(struct v1_sa *own, struct child_sa *deleted)
 				child->state = CHILD_UP;
 				child->rekeyed_by = 0;
 				deleted->rekeyed_by = child->serial;
+				restore_expiry(child);
 				if (child->conn->rekey)
 					timer_set(v1->ike.env->timers,
 					    &child->rekey_timer, REVIVED_MS);
