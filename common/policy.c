@@ -179,24 +179,48 @@ proposals_equal(const struct proposals *a, const struct proposals *b)
 	return true;
 }
 
+static bool
+same_ends(const struct conn *a, const struct conn *b)
+{
+	return end_same_peer(&a->local, &b->local) &&
+	       end_same_peer(&a->remote, &b->remote);
+}
+
+static bool
+same_ike(const struct conn *a, const struct conn *b)
+{
+	return a->keyexchange == b->keyexchange &&
+	       a->forceencaps == b->forceencaps &&
+	       a->ike_lifetime_ms == b->ike_lifetime_ms &&
+	       proposals_equal(&a->ike, &b->ike);
+}
+
 bool
 conn_same_peer(const struct conn *a, const struct conn *b)
 {
-	return a == b || (a->keyexchange == b->keyexchange &&
-	                     a->forceencaps == b->forceencaps &&
-	                     a->ike_lifetime_ms == b->ike_lifetime_ms &&
-	                     end_same_peer(&a->local, &b->local) &&
-	                     end_same_peer(&a->remote, &b->remote) &&
-	                     proposals_equal(&a->ike, &b->ike));
+	return a == b || (same_ends(a, b) &&
+	                     (strcmp(a->name, b->name) == 0 || same_ike(a, b)));
+}
+
+struct conn *
+conn_now(const struct policy *policy, struct conn *old, unsigned version)
+{
+	struct conn *now =
+	    policy == NULL ? NULL : policy_conn(policy, old->name);
+
+	return now != NULL && conn_allows(now, version) &&
+	               conn_same_peer(now, old)
+	           ? now
+	           : old;
 }
 
 bool
 conn_equal(const struct conn *a, const struct conn *b)
 {
 	return a == b ||
-	       (strcmp(a->name, b->name) == 0 && conn_same_peer(a, b) &&
-	           a->autostart == b->autostart && a->mode == b->mode &&
-	           a->dpd_action == b->dpd_action &&
+	       (strcmp(a->name, b->name) == 0 && same_ends(a, b) &&
+	           same_ike(a, b) && a->autostart == b->autostart &&
+	           a->mode == b->mode && a->dpd_action == b->dpd_action &&
 	           a->fragmentation == b->fragmentation &&
 	           a->rekey == b->rekey &&
 	           ts_list_equal(&a->local.subnets, &b->local.subnets) &&

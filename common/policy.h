@@ -90,8 +90,14 @@ struct conn *conn_ref(const struct conn *conn);
 void conn_unref(struct conn *conn);
 bool conn_equal(const struct conn *a, const struct conn *b);
 /* Same peer, same identities, same IKE parameters: children of one may live
- * below an IKE SA of the other. */
+ * below an IKE SA of the other. Under one name IKE parameters may differ: a
+ * reload has changed them. */
 bool conn_same_peer(const struct conn *a, const struct conn *b);
+/* What old has become, for renewals: the connection that is in force under its
+ * name, if it is for the same peer and allows version; otherwise old. Borrowed;
+ * policy may be NULL. */
+struct conn *
+conn_now(const struct policy *policy, struct conn *old, unsigned version);
 bool conn_allows(const struct conn *conn, unsigned version);
 
 /* Takes the references in conns (count of them; the array itself is copied),

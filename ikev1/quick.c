@@ -218,7 +218,8 @@ existing(struct v1_sa *v1, struct conn *conn, const struct ts *local,
 {
 	for (struct child_sa *child = v1->ike.children; child != NULL;
 	     child = child->next)
-		if (child->state == CHILD_UP && child->conn == conn &&
+		if (child->state == CHILD_UP &&
+		    strcmp(child->conn->name, conn->name) == 0 &&
 		    child->rekeyed_by == 0 && child->ts_local.count == 1 &&
 		    child->ts_remote.count == 1 &&
 		    ts_equal(&child->ts_local.item[0], local) &&
@@ -276,6 +277,8 @@ v1_quick_rekey(struct child_sa *child)
 {
 	struct v1_sa *v1 = v1_life_current(child->sa);
 	struct env *env = child->sa->env;
+	struct ts local, remote;
+	struct conn *conn;
 
 	if (child->state != CHILD_UP || child->rekeyed_by != 0)
 		return ERR_WRONG_STATE;
@@ -287,7 +290,13 @@ v1_quick_rekey(struct child_sa *child)
 		if (x->type == EXCH_QUICK && v1_exchange(x)->quick != NULL &&
 		    v1_exchange(x)->quick->rekeys == child->serial)
 			return OK; /* under way */
-	return start(v1, child->conn, &child->ts_local.item[0],
+	/* What is in force under the same name counts from now on. */
+	conn = conn_now(env->policy, child->conn, 1);
+	local = child->ts_local.item[0];
+	remote = child->ts_remote.item[0];
+	if (!v1_select_fits(&v1->ike, conn, &local, &remote))
+		conn = child->conn;
+	return start(v1, conn, &child->ts_local.item[0],
 	    &child->ts_remote.item[0], child->serial);
 }
 

@@ -58,11 +58,7 @@ v2_child_drop(struct child_sa *child)
 struct conn *
 v2_child_conn(const struct ike_sa *sa, const struct child_sa *old)
 {
-	struct conn *now = policy_conn(sa->env->policy, old->conn->name);
-
-	if (now == NULL || !conn_same_peer(sa->conn, now))
-		return old->conn;
-	return now;
+	return conn_now(sa->env->policy, old->conn, 2);
 }
 
 /* Transport mode and NAT (RFC 7296 2.23.1) -------------------------------- */

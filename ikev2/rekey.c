@@ -25,7 +25,7 @@ make_heir(struct v2_exchange *x, bool initiator, uint64_t peer_spi)
 {
 	struct v2_sa *old = v2_of(x->x.sa), *heir;
 	struct ike_sa *sa = &old->sa;
-	struct conn *conn = policy_conn(sa->env->policy, sa->conn->name);
+	struct conn *conn = conn_now(sa->env->policy, sa->conn, 2);
 	enum err err;
 
 	heir = v2_sa_new(sa->env, initiator, peer_spi, &sa->local, &sa->remote,
@@ -33,8 +33,6 @@ make_heir(struct v2_exchange *x, bool initiator, uint64_t peer_spi)
 	if (heir == NULL)
 		return err;
 	/* What is in force under the same name counts from now on. */
-	if (conn == NULL || !conn_same_peer(sa->conn, conn))
-		conn = sa->conn;
 	sa_set_conn(&heir->sa, conn);
 	heir->sa.id_local = ident_ref(sa->id_local);
 	heir->sa.id_remote = ident_ref(sa->id_remote);
@@ -435,14 +433,12 @@ static enum err
 choose(struct v2_exchange *x, const struct msg *msg)
 {
 	struct ike_sa *sa = x->x.sa;
-	struct conn *conn = policy_conn(sa->env->policy, sa->conn->name);
+	struct conn *conn = conn_now(sa->env->policy, sa->conn, 2);
 	struct offer *offers = NULL;
 	struct choice choice;
 	size_t count = 0;
 	enum err err;
 
-	if (conn == NULL || !conn_same_peer(sa->conn, conn))
-		conn = sa->conn;
 	err = v2_sapay_read(msg_payload(msg, KIND_SA, 0)->body, PROTO_IKE, 8,
 	    false, &offers, &count);
 	if (err != OK)

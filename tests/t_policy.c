@@ -402,6 +402,7 @@ test_equal(void **state)
 		assert_true(conn_equal(a, b));                                 \
 		change;                                                        \
 		assert_false(conn_equal(a, b));                                \
+		b->name[0] = 'b';                                              \
 		assert_int_equal(conn_same_peer(a, b), same_peer);             \
 		conn_unref(b);                                                 \
 	} while (0)
@@ -434,6 +435,34 @@ test_equal(void **state)
 	CHANGED(false, ident_unref(b->remote.id); b->remote.id = NULL);
 	CHANGED(false, ident_unref(b->local.id); b->local.id = id("z"));
 	conn_unref(a);
+}
+
+/* What a renewal is made from, after a reload. */
+static void
+test_now(void **state)
+{
+	struct conn *old = conn("a", "*", "10.0.0.1", "x", "y");
+	struct conn *changed = conn("a", "*", "10.0.0.1", "x", "y");
+	struct conn *other = conn("b", "*", "10.0.0.1", "x", "y");
+	struct conn *both[] = { changed, other };
+	struct policy *p;
+
+	(void)state;
+	changed->ike_lifetime_ms++;
+	p = policy(both, 2);
+	assert_ptr_equal(conn_now(NULL, old, 2), old);
+	assert_ptr_equal(conn_now(p, old, 2), changed);
+	assert_ptr_equal(conn_now(p, changed, 2), changed);
+	assert_ptr_equal(conn_now(p, other, 1), other);
+	/* The new one does not speak this version any more. */
+	changed->keyexchange = KEYEX_IKEV1;
+	assert_ptr_equal(conn_now(p, old, 2), old);
+	assert_ptr_equal(conn_now(p, old, 1), changed);
+	/* It is for somebody else. */
+	changed->remote.host[0].addr.octets[3]++;
+	assert_ptr_equal(conn_now(p, old, 1), old);
+	policy_unref(p);
+	conn_unref(old);
 }
 
 static void
@@ -516,6 +545,7 @@ main(void)
 		cmocka_unit_test(test_identify_many),
 		cmocka_unit_test(test_diff),
 		cmocka_unit_test(test_equal),
+		cmocka_unit_test(test_now),
 		cmocka_unit_test(test_rekey_times),
 		cmocka_unit_test(test_selectors),
 		cmocka_unit_test(test_empty),
