@@ -15,8 +15,7 @@
 #define TRAILER          2 /* pad length, next header */
 #define AEAD_ALIGN       4 /* RFC 4303 2.4 */
 #define NONCE            12
-#define IV_POOL          4096
-#define WINDOW_WORDS     (ESP_WINDOW_MAX / 64)
+#define IV_POOL          256
 #define MAC_MAX          64
 
 struct esp_sa {
@@ -28,17 +27,39 @@ struct esp_sa {
 	uint8_t salt[4];
 	bool outbound;
 
-	uint64_t sequence; /* outbound: last used; inbound: highest seen */
-	/* Inbound: bit n % (64 * words) for sequence number n. */
-	uint64_t window[WINDOW_WORDS];
+	uint64_t sequence;    /* outbound: last used; inbound: highest seen */
 	uint32_t window_bits; /* 0: no check */
+	uint32_t window_size; /* bits that there are: a power of two */
 
 	uint8_t *ivs; /* outbound CBC: random octets in stock */
 	size_t ivs_left;
 
 	uint64_t octets, packets, last_ms;
 	struct esp_errors errors;
+	/* Inbound: bit n % window_size for sequence number n. */
+	uint64_t window[];
 };
+
+/* Fetched once a thread: SAs come by the thousand. */
+static EVP_CIPHER *
+fetch_cipher(const struct alg *encr)
+{
+	static _Thread_local EVP_CIPHER *cache[ALG_COUNT];
+
+	if (cache[encr->id] == NULL)
+		cache[encr->id] = EVP_CIPHER_fetch(NULL, encr->openssl, NULL);
+	return cache[encr->id];
+}
+
+static EVP_MAC *
+fetch_hmac(void)
+{
+	static _Thread_local EVP_MAC *cache;
+
+	if (cache == NULL)
+		cache = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	return cache;
+}
 
 static bool
 key_mac(struct esp_sa *sa, const uint8_t *key, size_t len)
@@ -48,26 +69,23 @@ key_mac(struct esp_sa *sa, const uint8_t *key, size_t len)
 		    OSSL_MAC_PARAM_DIGEST, NULL, 0),
 		OSSL_PARAM_construct_end(),
 	};
-	EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	EVP_MAC *hmac = fetch_hmac();
 	char digest[32];
 	size_t n = strlen(sa->integ->openssl);
 
-	if (hmac == NULL || n >= sizeof(digest)) {
-		EVP_MAC_free(hmac);
+	if (hmac == NULL || n >= sizeof(digest))
 		return false;
-	}
 	memcpy(digest, sa->integ->openssl, n + 1);
 	params[0] =
 	    OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
 	sa->mac = EVP_MAC_CTX_new(hmac);
-	EVP_MAC_free(hmac);
 	return sa->mac != NULL && EVP_MAC_init(sa->mac, key, len, params) == 1;
 }
 
 static bool
 key_cipher(struct esp_sa *sa, const uint8_t *key)
 {
-	EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, sa->encr->openssl, NULL);
+	EVP_CIPHER *cipher = fetch_cipher(sa->encr);
 	int encrypt = sa->outbound ? 1 : 0;
 	bool good;
 
@@ -76,23 +94,36 @@ key_cipher(struct esp_sa *sa, const uint8_t *key)
 	       EVP_CipherInit_ex2(
 	           sa->cipher, cipher, key, NULL, encrypt, NULL) == 1 &&
 	       EVP_CIPHER_CTX_set_padding(sa->cipher, 0) == 1;
-	EVP_CIPHER_free(cipher);
 	return good;
+}
+
+/* Room for a window of so many packets. */
+static size_t
+window_octets(uint32_t bits)
+{
+	size_t octets = 8;
+
+	while (octets * 8 < bits && octets * 8 < ESP_WINDOW_MAX)
+		octets *= 2;
+	return octets;
 }
 
 struct esp_sa *
 esp_new(const struct kmsg_sa *request)
 {
-	struct esp_sa *sa = calloc(1, sizeof(*sa));
+	bool outbound = request->direction == KMSG_OUT;
+	size_t size = outbound ? 0 : window_octets(request->replay_window);
+	struct esp_sa *sa = calloc(1, sizeof(*sa) + size);
 	size_t key_len;
 
 	if (sa == NULL)
 		return NULL;
+	sa->window_size = (uint32_t)size * 8;
 	sa->spi = request->spi;
 	sa->esn = request->esn;
 	sa->encr = alg_get((enum alg_id)request->encr);
 	sa->integ = alg_get((enum alg_id)request->integ);
-	sa->outbound = request->direction == KMSG_OUT;
+	sa->outbound = outbound;
 	sa->window_bits = request->replay_window;
 	if (sa->window_bits > ESP_WINDOW_MAX)
 		sa->window_bits = ESP_WINDOW_MAX;
@@ -360,7 +391,7 @@ extend(const struct esp_sa *sa, uint32_t low)
 static bool
 window_allows(const struct esp_sa *sa, uint64_t sequence)
 {
-	uint64_t bit = sequence % ESP_WINDOW_MAX;
+	uint64_t bit = sequence % sa->window_size;
 
 	if (sequence == 0)
 		return false;
@@ -378,17 +409,17 @@ window_move(struct esp_sa *sa, uint64_t sequence)
 
 	if (sequence > sa->sequence) {
 		n = sequence - sa->sequence;
-		if (n >= ESP_WINDOW_MAX) {
-			memset(sa->window, 0, sizeof(sa->window));
+		if (n >= sa->window_size) {
+			memset(sa->window, 0, sa->window_size / 8);
 		} else {
 			for (; n > 0; n--) {
-				bit = (sequence - n + 1) % ESP_WINDOW_MAX;
+				bit = (sequence - n + 1) % sa->window_size;
 				sa->window[bit / 64] &= ~(1ull << (bit % 64));
 			}
 		}
 		sa->sequence = sequence;
 	}
-	bit = sequence % ESP_WINDOW_MAX;
+	bit = sequence % sa->window_size;
 	sa->window[bit / 64] |= 1ull << (bit % 64);
 }
 

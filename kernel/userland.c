@@ -149,6 +149,14 @@ pending_add(struct userland *userland)
 	return pending_slot(userland, userland->next);
 }
 
+/* Without a process there is nothing: that was wanted, then. */
+static bool
+is_removal(uint8_t op)
+{
+	return op == KMSG_SPI_DROP || op == KMSG_SA_REMOVE ||
+	       op == KMSG_POLICY_REMOVE;
+}
+
 /* What an answer means on this side. */
 static void
 settle(struct userland *userland, const struct pending *pending,
@@ -239,11 +247,8 @@ userland_execute(struct kserve_backend *backend, const struct kmsg *given)
 		return;
 	}
 	memset(&answer, 0, sizeof(answer));
-	/* Removals of what is not there are successes. */
 	answer.err = (uint8_t)err;
-	if (err == ERR_WRONG_STATE &&
-	    (given->op == KMSG_SPI_DROP || given->op == KMSG_SA_REMOVE ||
-	        given->op == KMSG_POLICY_REMOVE))
+	if (err == ERR_WRONG_STATE && is_removal(given->op))
 		answer.err = OK;
 	snprintf(answer.text, sizeof(answer.text), "%s",
 	    err == ERR_WRONG_STATE ? "the process for ESP is not there"
@@ -409,7 +414,7 @@ userland_ended(struct kserve_backend *backend)
 	while (userland->first < userland->next) {
 		pending = *pending_slot(userland, userland->first++);
 		memset(&answer, 0, sizeof(answer));
-		answer.err = ERR_CANCELLED;
+		answer.err = is_removal(pending.op) ? OK : ERR_CANCELLED;
 		answer.use.idle_ms = UINT64_MAX;
 		snprintf(answer.text, sizeof(answer.text),
 		    "the process for ESP has ended");

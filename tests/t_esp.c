@@ -238,12 +238,99 @@ refuses(void **state)
 	assert_null(esp_new(&sa));
 }
 
+/* RFC 7634 appendix A. */
+static void
+chacha_vector(void **state)
+{
+	static const uint8_t sealed[] = { 0x01, 0x02, 0x03, 0x04, 0x00, 0x00,
+		0x00, 0x05, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
+		0x24, 0x03, 0x94, 0x28, 0xb9, 0x7f, 0x41, 0x7e, 0x3c, 0x13,
+		0x75, 0x3a, 0x4f, 0x05, 0x08, 0x7b, 0x67, 0xc3, 0x52, 0xe6,
+		0xa7, 0xfa, 0xb1, 0xb9, 0x82, 0xd4, 0x66, 0xef, 0x40, 0x7a,
+		0xe5, 0xc6, 0x14, 0xee, 0x80, 0x99, 0xd5, 0x28, 0x44, 0xeb,
+		0x61, 0xaa, 0x95, 0xdf, 0xab, 0x4c, 0x02, 0xf7, 0x2a, 0xa7,
+		0x1e, 0x7c, 0x4c, 0x4f, 0x64, 0xc9, 0xbe, 0xfe, 0x2f, 0xac,
+		0xc6, 0x38, 0xe8, 0xf3, 0xcb, 0xec, 0x16, 0x3f, 0xac, 0x46,
+		0x9b, 0x50, 0x27, 0x73, 0xf6, 0xfb, 0x94, 0xe6, 0x64, 0xda,
+		0x91, 0x65, 0xb8, 0x28, 0x29, 0xf6, 0x41, 0xe0, 0x76, 0xaa,
+		0xa8, 0x26, 0x6b, 0x7f, 0xb0, 0xf7, 0xb1, 0x1b, 0x36, 0x99,
+		0x07, 0xe1, 0xad, 0x43 };
+	static const uint8_t head[] = { 0x45, 0x00, 0x00, 0x54, 0xa6, 0xf2,
+		0x00, 0x00, 0x40, 0x01, 0xe7, 0x78, 0xc6, 0x33, 0x64, 0x05,
+		0xc0, 0x00, 0x02, 0x05, 0x08, 0x00 };
+	struct kmsg_sa sa = request(ALG_CHACHA20_POLY1305, ALG_NONE, false, 32);
+	uint8_t copy[sizeof(sealed)], next_header = 0;
+	struct view payload;
+	struct esp_sa *in;
+	uint8_t i;
+
+	(void)state;
+	sa.spi = 0x01020304;
+	sa.direction = KMSG_IN;
+	for (i = 0; i < 32; i++)
+		sa.key[i] = (uint8_t)(0x80 + i);
+	for (i = 0; i < 4; i++)
+		sa.key[32 + i] = (uint8_t)(0xa0 + i);
+	in = esp_new(&sa);
+	assert_non_null(in);
+	memcpy(copy, sealed, sizeof(sealed));
+	assert_int_equal(
+	    esp_open(in, copy, sizeof(copy), &payload, &next_header), OK);
+	assert_int_equal(next_header, 4);
+	assert_int_equal(payload.len, 84);
+	assert_memory_equal(payload.at, head, sizeof(head));
+	for (i = 36; i < 84; i++)
+		assert_int_equal(payload.at[i], i - 28);
+	esp_free(in);
+}
+
+/* Windows of every size that is and is not a power of two. */
+static void
+windows(void **state)
+{
+	static const uint32_t bits[] = { 1, 31, 32, 33, 63, 64, 65, 4095,
+		4096 };
+	struct view sealed, payload;
+	uint8_t copy[256], first[256], second[256];
+	size_t i, n, first_len, second_len;
+	struct pair pair;
+
+	(void)state;
+	for (i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
+		open_pair(&pair, ALG_AES128_GCM16, ALG_NONE, false, bits[i]);
+		sealed = seal(&pair, 40);
+		memcpy(first, sealed.at, first_len = sealed.len);
+		sealed = seal(&pair, 40);
+		memcpy(second, sealed.at, second_len = sealed.len);
+		for (n = 3; n <= bits[i] + 1; n++)
+			sealed = seal(&pair, 40);
+		if (bits[i] > 1) {
+			assert_int_equal(
+			    open_copy(&pair, sealed, &payload, copy), OK);
+			/* number bits + 1 is the top: 2 is the last in */
+			assert_int_equal(
+			    open_copy(&pair, view_of(first, first_len),
+			        &payload, copy),
+			    ERR_EXISTS);
+		}
+		assert_int_equal(open_copy(&pair, view_of(second, second_len),
+		                     &payload, copy),
+		    OK);
+		assert_int_equal(open_copy(&pair, view_of(second, second_len),
+		                     &payload, copy),
+		    ERR_EXISTS);
+		close_pair(&pair);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_suite),
 		cmocka_unit_test(replay_window),
+		cmocka_unit_test(windows),
+		cmocka_unit_test(chacha_vector),
 		cmocka_unit_test(lengths),
 		cmocka_unit_test(refuses),
 	};
