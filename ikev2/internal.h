@@ -33,7 +33,7 @@
 #define V2_LINGER_MS  5000 /* a replaced inbound SA's last packets */
 /* How long a replaced SA waits for its Delete: longer than the peer may go on
  * asking for what we have answered (rexmit_defaults). */
-#define V2_DELETE_MS    300000
+#define V2_DELETE_MS    360000
 #define V2_REDUNDANT_MS 30000 /* between looks at a redundant IKE SA */
 
 /* States of an exchange. */
@@ -101,6 +101,7 @@ struct v2_sa {
 	struct timer tick; /* delayed tasks; children that wait for traffic */
 	uint64_t predecessor; /* serial of the IKE SA that it would replace, as
 	                       * long as a collision is undecided */
+	uint64_t elder;       /* serial of the IKE SA that the peer rekeyed */
 	uint64_t redundant; /* serial of the IKE SA that another heir replaced:
 	                     * this one lost the collision */
 	uint64_t probed_ms; /* last probe that a stranger's word caused */
@@ -109,6 +110,7 @@ struct v2_sa {
 	bool fragments;    /* both support RFC 7383 */
 	bool fragment_out; /* ... and policy lets us send them */
 	bool pumping;
+	bool heard;       /* the peer has used it */
 	bool close_later; /* as soon as the rekey under way is over */
 	bool deleted;     /* by the peer, and as above */
 };

@@ -312,9 +312,11 @@ repeat_answer(struct v2_sa *v2, const struct packet *packet,
     const struct v2_sk_part *part)
 {
 	env_count(v2->sa.env, COUNTER_PACKETS_REPEATED);
-	if (part->number <= 1 && v2->answer.count > 0)
-		flight_send(&v2->answer, v2->sa.env, &packet->local,
-		    &packet->remote, packet->natt);
+	if (part->number > 1 || v2->answer.count == 0)
+		return;
+	log_packet(v2, "repeats", "response", v2->next_in - 1);
+	flight_send(&v2->answer, v2->sa.env, &packet->local, &packet->remote,
+	    packet->natt);
 }
 
 static void
@@ -466,6 +468,7 @@ sealed(struct v2_sa *v2, const struct packet *packet,
 	v2->frag[x != NULL] = NULL;
 	v2_follow(v2, &packet->local, &packet->remote, packet->natt);
 	msg->sealed = true;
+	v2->heard = true;
 	if (parsed == OK)
 		parsed = wire_payloads_read(msg, 2, part.first,
 		    view_of(msg->opened, msg->opened_len), false);

@@ -42,6 +42,8 @@ make_heir(struct v2_exchange *x, bool initiator, uint64_t peer_spi)
 	heir->opener = old->opener;
 	heir->fragments = old->fragments;
 	heir->fragment_out = old->fragment_out;
+	if (!initiator)
+		heir->elder = sa->serial;
 	x->heir = heir->sa.serial;
 	return OK;
 }

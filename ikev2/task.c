@@ -10,8 +10,25 @@
 
 #define POLL_MS   500   /* between looks at a child that waits for traffic */
 #define POLL_FOR  15000 /* ... so long after its creation */
-#define AGAIN_MS  4000  /* least patience after TEMPORARY_FAILURE */
+#define HELD_MS   1000  /* between looks at what may not be asked yet */
 #define AGAIN_MAX 24    /* tries: some four minutes (RFC 7296 2.25) */
+
+/* A Delete that nobody answers is not worth minutes; a probe is as stubborn as
+ * any request, but waits less: a dead peer is found in a minute and a half. */
+static const struct rexmit_config delete_rexmit = {
+	.first_ms = 1000,
+	.max_ms = 8000,
+	.factor_percent = 160,
+	.jitter_percent = 10,
+	.tries = 7,
+};
+static const struct rexmit_config probe_rexmit = {
+	.first_ms = 1000,
+	.max_ms = 10000,
+	.factor_percent = 160,
+	.jitter_percent = 10,
+	.tries = 12,
+};
 
 /* The queue ------------------------------------------------------------- */
 
@@ -179,6 +196,16 @@ replaced_soon(const struct v2_sa *v2)
 	return false;
 }
 
+/* The peer rekeyed, and has shown neither that it uses this heir nor, by
+ * deleting the old SA, that it knows it: our answer may be lost, and what we
+ * ask now would find nobody. */
+static bool
+unconfirmed(const struct v2_sa *v2)
+{
+	return v2->elder != 0 && !v2->heard &&
+	       sa_by_serial(v2->sa.env->sadb, v2->elder) != NULL;
+}
+
 /* What this state of the IKE SA allows to ask. */
 static bool
 may_ask(const struct v2_sa *v2, const struct v2_task *task)
@@ -186,7 +213,7 @@ may_ask(const struct v2_sa *v2, const struct v2_task *task)
 	if (task->want == WANT_DELETE)
 		return true;
 	return v2->sa.state == IKE_ESTABLISHED && !replaced_soon(v2) &&
-	       (v2->predecessor == 0 || task->want == WANT_PROBE);
+	       !unconfirmed(v2) && v2->predecessor == 0;
 }
 
 /* Takes the next task that is due out of the queue; NULL if none is. */
@@ -197,8 +224,12 @@ take(struct v2_sa *v2)
 	struct v2_task **at, **found = NULL, *task;
 
 	for (at = &v2->tasks; *at != NULL; at = &(*at)->next) {
-		if (!may_ask(v2, *at))
+		if (!may_ask(v2, *at)) {
+			if (v2->sa.state == IKE_ESTABLISHED &&
+			    now + HELD_MS < soonest)
+				soonest = now + HELD_MS;
 			continue;
+		}
 		if ((*at)->not_before_ms > now) {
 			if ((*at)->not_before_ms < soonest)
 				soonest = (*at)->not_before_ms;
@@ -250,6 +281,10 @@ v2_pump(struct v2_sa *v2)
 			break;
 		}
 		x->task = task;
+		if (task->want == WANT_DELETE)
+			x->x.rexmit.config = delete_rexmit;
+		else if (task->want == WANT_PROBE)
+			x->x.rexmit.config = probe_rexmit;
 		fsm_begin(&v2_fsm, &x->x, v2_rules_begin(task->want));
 	}
 	v2->pumping = false;

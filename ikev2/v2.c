@@ -15,15 +15,6 @@
 #include "ikev2/task.h"
 #include "kernel/install.h"
 
-/* A Delete that nobody answers is not worth minutes. */
-static const struct rexmit_config delete_rexmit = {
-	.first_ms = 1000,
-	.max_ms = 8000,
-	.factor_percent = 160,
-	.jitter_percent = 10,
-	.tries = 7,
-};
-
 /* SAs ------------------------------------------------------------------- */
 
 struct v2_sa *
@@ -142,9 +133,7 @@ v2_exchange_new(
 	x->remote = v2->sa.remote;
 	x->local = v2->sa.local;
 	x->natt = v2->sa.natt;
-	rexmit_init(&x->x.rexmit, v2->sa.env,
-	    v2->sa.state > IKE_ESTABLISHED ? &delete_rexmit : &rexmit_defaults,
-	    gave_up, x);
+	rexmit_init(&x->x.rexmit, v2->sa.env, &rexmit_defaults, gave_up, x);
 	exchange_begin(&v2->sa, &x->x);
 	return x;
 }
