@@ -22,7 +22,7 @@ begin(struct v1_sa *v1, struct v1_out *out)
 	uint32_t id = v1_message_id(v1);
 	struct v1_exchange *x;
 
-	if (id == 0 || v1->keys.octets.len == 0)
+	if (id == 0 || v1->keys.octets.len == 0 || v1->husk)
 		return NULL;
 	x = v1_exchange_new(
 	    sa, EXCH_INFORMATIONAL_V1, ROLE_INITIATOR, V1_INFO_BEGIN, id);

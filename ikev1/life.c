@@ -14,6 +14,7 @@
 #define OLD_BUSY_MS 5000  /* ... and again so much later while it is busy */
 #define CLOSING_MS  10000 /* until a closing one goes at the latest */
 #define RENEW_MS    60000 /* between tries to renew phase 1 */
+#define DEAF_MS     5000  /* until a husk hears no more Deletes */
 #define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
 #define UNDELETED_MS                                                           \
 	30000            /* once or twice that: a replaced child whose Delete
@@ -261,7 +262,14 @@ end_exchanges(struct v1_sa *v1)
 }
 
 static void
-make_husk(struct v1_sa *v1)
+end_keys(struct v1_sa *v1)
+{
+	timer_stop(v1->ike.env->timers, &v1->ike.expire_timer);
+	v1_key_free(&v1->keys);
+}
+
+static void
+make_husk(struct v1_sa *v1, bool by_peer)
 {
 	struct ike_sa *sa = &v1->ike;
 	struct timers *timers = sa->env->timers;
@@ -269,16 +277,20 @@ make_husk(struct v1_sa *v1)
 	end_exchanges(v1);
 	v1->husk = true;
 	sa_set_state(sa, IKE_REKEYED);
-	v1_key_free(&v1->keys);
-	timer_stop(timers, &sa->expire_timer);
+	/* A peer that closes all deletes the children as well: that message
+	 * may come later, or again. */
+	if (by_peer)
+		timer_set(timers, &sa->expire_timer, DEAF_MS);
+	else
+		end_keys(v1);
 	timer_stop(timers, &sa->dpd_timer);
 	timer_stop(timers, &sa->keepalive_timer);
 	timer_stop(timers, &sa->rekey_timer);
 	if (sa->initiator && sa->conn->rekey)
 		timer_set(timers, &sa->rekey_timer,
 		    ORPHAN_MS / 2 + env_random_u32(sa->env) % ORPHAN_MS);
-	sa_log(sa, LOG_LEVEL_INFO,
-	    "ISAKMP SA has ended; its %zu children live on", sa->child_count);
+	sa_log(sa, LOG_LEVEL_INFO, "%zu children live on without an ISAKMP SA",
+	    sa->child_count);
 }
 
 /* RFC 2408 4.3: the ISAKMP SA ends, its children do not. */
@@ -296,7 +308,7 @@ retire(struct v1_sa *v1, bool by_peer, const char *text)
 		sa_set_state(sa, IKE_REKEYED); /* no IKE_DOWN is told */
 		sa_kill(sa, OK, by_peer, text);
 	} else if (has_movable(v1)) {
-		make_husk(v1);
+		make_husk(v1, by_peer);
 	} else {
 		sa_kill(sa, OK, by_peer, text);
 	}
@@ -362,7 +374,9 @@ expired(void *arg)
 	struct v1_sa *v1 = arg;
 	struct ike_sa *sa = &v1->ike;
 
-	if (v1->refused != 0) {
+	if (v1->husk) {
+		end_keys(v1);
+	} else if (v1->refused != 0) {
 		char text[80];
 
 		snprintf(text, sizeof(text),

@@ -4,8 +4,9 @@
  * An ISAKMP SA and the IPsec SAs made below it live and die apart (RFC 2408
  * 4.3: deleting the first does not delete the others). Children therefore move
  * to the ISAKMP SA that comes after theirs. Where there is none yet, the old
- * one stays as a husk: without keys, known to the maps, deaf, until the last
- * of its children ends or a new ISAKMP SA of the same peer adopts them.
+ * one stays as a husk: known to the maps, deaf but for late Deletes, soon
+ * without keys, until the last of its children ends or a new ISAKMP SA of the
+ * same peer adopts them.
  *
  * Phase 1 is renewed by a new Main Mode; who began it deletes the old SA some
  * seconds later. When both ends do so at once, the one of the two new SAs

@@ -590,6 +590,8 @@ receive_info(struct v1_sa *v1, const struct packet *packet,
 		err = ERR_AUTH;
 	else
 		err = open_phase2(v1, NULL, msg, next);
+	if (err == OK && v1->husk && !msg_has(msg, KIND_DELETE))
+		err = ERR_WRONG_STATE;
 	x = err != OK ? NULL
 	              : v1_exchange_new(sa, EXCH_INFORMATIONAL_V1,
 	                    ROLE_RESPONDER, V1_INFO_BEGIN, header->id);
@@ -618,8 +620,9 @@ receive_sa(struct v1_sa *v1, const struct packet *packet,
 
 	if (prf_sha1(&whole, 1, digest) != OK)
 		return;
-	if (v1->husk) {
-		/* Its keys are gone; so is the peer's half. */
+	if (v1->husk && (header->exchange != EXCH_INFORMATIONAL_V1 ||
+	                    !(header->flags & FLAG_V1_ENCRYPTION))) {
+		/* The peer's half is gone; only its last Deletes matter. */
 		strange(env, packet, COUNTER_PACKETS_STRANGE,
 		    "message for an SA that was deleted");
 		return;
