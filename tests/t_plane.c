@@ -73,12 +73,17 @@ stop(void *arg)
 	loop_stop(world->loop);
 }
 
-/* Lets everything happen that can. */
+/* Lets everything happen that can. Several short rounds: on a busy machine the
+ * timer may be due before the first packet was looked at. */
 static void
 settle(struct world *world)
 {
-	timer_set(loop_timers(world->loop), &world->stop, 20);
-	loop_run(world->loop);
+	unsigned i;
+
+	for (i = 0; i < 10; i++) {
+		timer_set(loop_timers(world->loop), &world->stop, 2);
+		loop_run(world->loop);
+	}
 }
 
 static int
