@@ -243,13 +243,11 @@ close_below(struct ike_sa *sa, const char *name)
 	if (of_name == sa->child_count &&
 	    (of_name > 0 ||
 	        (sa->conn != NULL && strcmp(sa->conn->name, name) == 0))) {
-		/* In IKEv1 children outlive their IKE SA. */
-		if (sa->state == IKE_ESTABLISHED ||
+		/* In IKEv1 children outlive their IKE SA; and a peer may think
+		 * that one is up of which we do not know it yet. */
+		if (sa->state <= IKE_ESTABLISHED ||
 		    (sa->state == IKE_REKEYED && of_name > 0))
 			sa->engine->close(sa);
-		else if (sa->state < IKE_ESTABLISHED)
-			sa_kill(sa, ERR_CANCELLED, false,
-			    "closed by the administrator");
 		return of_name;
 	}
 	if (of_name == 0)
@@ -496,10 +494,8 @@ keeper_shutdown(struct keeper *keeper, uint64_t limit_ms,
 		if (sa == NULL)
 			continue;
 		sa_hold(sa);
-		if (sa->state == IKE_ESTABLISHED)
+		if (sa->state <= IKE_ESTABLISHED)
 			sa->engine->close(sa);
-		else if (sa->state < IKE_ESTABLISHED)
-			sa_kill(sa, ERR_CANCELLED, false, "shutting down");
 		sa_release(sa);
 	}
 	free(serials);

@@ -569,7 +569,7 @@ test_other_versions(void **state)
 {
 	struct world world;
 	struct endpoint src, dst;
-	uint8_t octets[28];
+	uint8_t octets[64] = { 0 };
 	uint64_t sent;
 
 	(void)state;
@@ -582,11 +582,12 @@ test_other_versions(void **state)
 			.major = (uint8_t)(major & 15),
 			.exchange = EXCH_IKE_SA_INIT,
 			.flags = FLAG_INITIATOR,
-			.length = 28 };
+			.length = sizeof(octets) };
 		struct buf buf;
 
 		buf_init(&buf, octets, sizeof(octets));
 		wire_header_write(&buf, &header);
+		buf_zero(&buf, sizeof(octets) - buf.len);
 		sent = world.gate->net.sent;
 		play_inject(world.play, &src, &dst, false, buf_done(&buf));
 		play_run(world.play, 10);
