@@ -1,4 +1,5 @@
 #include "ikev1/info.h"
+#include "ikev1/child.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -366,7 +367,7 @@ delete_ipsec(struct v1_sa *v1, struct view spis, size_t count)
 	uint32_t spi;
 
 	while (count-- > 0 && view_u32(&spis, &spi))
-		v1_life_child_deleted(v1, spi);
+		v1_child_deleted(v1, spi);
 }
 
 static void

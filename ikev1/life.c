@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "common/natt.h"
+#include "ikev1/child.h"
 #include "ikev1/info.h"
+#include "ikev1/peer.h"
 #include "ikev1/phase1.h"
 #include "ikev1/quick.h"
 #include "ikev1/v1.h"
-#include "kernel/install.h"
 
 #define OLD_MS      5000  /* a replaced ISAKMP SA is deleted after */
 #define OLD_BUSY_MS 5000  /* ... and again so much later while it is busy */
@@ -16,186 +17,8 @@
 #define RENEW_MS    60000 /* between tries to renew phase 1 */
 #define DEAF_MS     5000  /* until a husk hears no more Deletes */
 #define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
-#define UNDELETED_MS                                                           \
-	30000            /* once or twice that: a replaced child whose Delete
-			    * does not come */
-#define REVIVED_MS 30000 /* until such a child is renewed */
-#define REFUSED_MS                                                             \
-	8000           /* a refusal that anybody may have sent counts after
-			   * this, if the peer says nothing else */
-#define NEIGHBOURS 64  /* SAs of one identity looked at */
-#define ATTEMPTS   256 /* newest SAs looked at for attempts of ours */
-
-#define ALIVE (IKE_STATE_BIT(IKE_ESTABLISHED) | IKE_STATE_BIT(IKE_REKEYED))
-
-/* SAs of the same peer -------------------------------------------------- */
-
-/* The next of ours with this remote identity, husks included. */
-static struct v1_sa *
-same_identity(const struct v1_sa *v1, struct v1_sa *previous)
-{
-	struct ike_sa *sa = previous != NULL ? &previous->ike : NULL;
-
-	while ((sa = sa_by_remote_in(
-	            v1->ike.env->sadb, v1->ike.id_remote, ALIVE, sa)) != NULL)
-		if (sa->engine == &v1_engine)
-			return v1_sa(sa);
-	return NULL;
-}
-
-/* A walk over v1 and its neighbours. An identity may be shared by thousands:
- * only the newest of them are looked at. */
-struct walk {
-	struct v1_sa *v1;
-	struct v1_sa *next;
-	unsigned left;
-	bool begun;
-};
-
-static struct walk
-walk_from(struct v1_sa *v1)
-{
-	struct walk walk = { v1, NULL, NEIGHBOURS, false };
-
-	return walk;
-}
-
-/* v1 itself first, if it is alive, then the others. The one that it gave last
- * may have gone since. */
-static struct v1_sa *
-walk_on(struct walk *walk)
-{
-	struct v1_sa *found;
-
-	if (walk->v1->ike.id_remote == NULL)
-		return NULL;
-	if (!walk->begun) {
-		walk->begun = true;
-		walk->next = same_identity(walk->v1, NULL);
-		if (IKE_STATE_BIT(walk->v1->ike.state) & ALIVE)
-			return walk->v1;
-	}
-	do {
-		found = walk->next;
-		if (found == NULL || walk->left-- == 0)
-			return NULL;
-		walk->next = same_identity(walk->v1, found);
-	} while (found == walk->v1);
-	return found;
-}
-
-/* A shared identity may stand for several hosts, so the address counts too. */
-static bool
-same_peer(const struct v1_sa *a, const struct v1_sa *b)
-{
-	return a != b && addr_equal(&a->ike.remote.addr, &b->ike.remote.addr) &&
-	       (a->ike.conn == b->ike.conn ||
-	           conn_same_peer(a->ike.conn, b->ike.conn));
-}
-
-static bool
-usable(const struct v1_sa *v1)
-{
-	return v1->ike.state == IKE_ESTABLISHED && !v1->husk && !v1->deleting;
-}
-
-/* The newest established SA of v1's peer, other than v1. */
-static struct v1_sa *
-successor(struct v1_sa *v1)
-{
-	struct walk walk = walk_from(v1);
-	struct v1_sa *found = NULL, *other;
-
-	while ((other = walk_on(&walk)) != NULL)
-		if (usable(other) && same_peer(v1, other) &&
-		    (found == NULL || other->ike.serial > found->ike.serial))
-			found = other;
-	return found;
-}
-
-struct v1_sa *
-v1_life_current(struct ike_sa *sa)
-{
-	return usable(v1_sa(sa)) ? v1_sa(sa) : successor(v1_sa(sa));
-}
-
-/* Endpoints ------------------------------------------------------------- */
-
-static void
-move_children(struct v1_sa *v1)
-{
-	struct ike_sa *sa = &v1->ike;
-
-	for (struct child_sa *child = sa->children; child != NULL;
-	     child = child->next) {
-		if (endpoint_equal(&child->local, &sa->local) &&
-		    endpoint_equal(&child->remote, &sa->remote))
-			continue;
-		child->local = sa->local;
-		child->remote = sa->remote;
-		if (child->state >= CHILD_INBOUND)
-			install_move(sa->env, child);
-	}
-}
-
-static void
-go_to(struct v1_sa *v1, const struct endpoint *local,
-    const struct endpoint *remote, bool natt)
-{
-	struct ike_sa *sa = &v1->ike;
-	char text[ENDPOINT_TEXT];
-
-	sa->local = *local;
-	sa->remote = *remote;
-	sa->natt = natt;
-	sa_log(sa, LOG_LEVEL_INFO, "the peer is at %s now",
-	    endpoint_text(remote, text));
-	for (struct exchange *x = sa->exchanges; x != NULL; x = x->next)
-		if (x->rexmit.env != NULL)
-			rexmit_move(&x->rexmit, local, remote, natt);
-	move_children(v1);
-}
-
-void
-v1_follow(struct v1_sa *v1, const struct endpoint *local,
-    const struct endpoint *remote, bool natt, bool floated)
-{
-	struct ike_sa *sa = &v1->ike;
-
-	if (endpoint_equal(&sa->remote, remote) &&
-	    endpoint_equal(&sa->local, local) && sa->natt == natt)
-		return;
-	/* RFC 3947 4: the responder goes where the fifth message came from.
-	 * Later only a peer behind NAT moves, and who is behind NAT himself
-	 * believes his own box only as the responder. */
-	if (floated ? sa->initiator
-	            : !sa->nat_remote || (sa->nat_local && sa->initiator))
-		return;
-	go_to(v1, local, remote, natt);
-}
-
-void
-v1_life_mapping(struct ike_sa *sa, const struct endpoint *remote)
-{
-	struct v1_sa *v1 = v1_sa(sa);
-
-	if (sa->established_ms != 0 && sa->natt && sa->nat_remote &&
-	    !endpoint_equal(&sa->remote, remote))
-		go_to(v1, &sa->local, remote, true);
-}
-
-/* RFC 3948 4: only from behind NAT. */
-static void
-keepalive(void *arg)
-{
-	struct v1_sa *v1 = arg;
-	struct ike_sa *sa = &v1->ike;
-
-	if (v1->husk || !sa->natt || !sa->nat_local)
-		return;
-	sa->env->net->ops->keepalive(sa->env->net, &sa->local, &sa->remote);
-	timer_set(sa->env->timers, &sa->keepalive_timer, NATT_KEEPALIVE_MS);
-}
+#define REFUSED_MS  8000 /* until a refusal that anybody may have sent counts */
+#define ATTEMPTS    256  /* newest SAs looked at for attempts of ours */
 
 /* Children that move ---------------------------------------------------- */
 
@@ -217,7 +40,7 @@ adopt(struct v1_sa *from, struct v1_sa *to)
 		if (movable(child))
 			child_move(child, &to->ike);
 	}
-	move_children(to);
+	v1_move_children(to);
 }
 
 static bool
@@ -233,8 +56,8 @@ has_movable(const struct v1_sa *v1)
 /* Ends ------------------------------------------------------------------ */
 
 /* Nobody needs this husk any more. */
-static void
-reap(struct v1_sa *v1)
+void
+v1_life_reap(struct v1_sa *v1)
 {
 	struct ike_sa *sa = &v1->ike;
 
@@ -254,7 +77,7 @@ end_exchanges(struct v1_sa *v1)
 	     child = next) {
 		next = child->next;
 		if (!movable(child))
-			v1_life_child_kill(
+			v1_child_kill(
 			    child, ERR_CANCELLED, true, "the ISAKMP SA ended");
 	}
 	while (v1->ike.exchanges != NULL)
@@ -298,7 +121,7 @@ static void
 retire(struct v1_sa *v1, bool by_peer, const char *text)
 {
 	struct ike_sa *sa = &v1->ike;
-	struct v1_sa *heir = successor(v1);
+	struct v1_sa *heir = v1_successor(v1);
 
 	sa_log(sa, LOG_LEVEL_INFO, "the ISAKMP SA has ended: %s", text);
 	sa_hold(sa);
@@ -427,11 +250,11 @@ close_children(struct v1_sa *v1)
 static void
 close_replaced(struct v1_sa *v1)
 {
-	struct walk walk = walk_from(v1);
+	struct v1_walk walk = v1_walk_from(v1);
 	struct v1_sa *other;
 
-	while ((other = walk_on(&walk)) != NULL) {
-		if (!same_peer(v1, other) || other->ike.state != IKE_REKEYED)
+	while ((other = v1_walk_on(&walk)) != NULL) {
+		if (!v1_same_peer(v1, other) || other->ike.state != IKE_REKEYED)
 			continue;
 		adopt(other, v1);
 		if (other->husk)
@@ -518,7 +341,7 @@ renewal_due(void *arg)
 	struct v1_sa *heir;
 
 	/* Somebody else may have made a new one since. */
-	heir = v1->husk ? successor(v1) : NULL;
+	heir = v1->husk ? v1_successor(v1) : NULL;
 	if (heir != NULL)
 		retire(v1, true, "replaced");
 	else
@@ -578,12 +401,13 @@ at_once(const struct v1_sa *a, const struct v1_sa *b)
 static bool
 take_over(struct v1_sa *v1)
 {
-	struct walk walk = walk_from(v1);
+	struct v1_walk walk = v1_walk_from(v1);
 	struct v1_sa *other;
 	bool replaced = false;
 
-	while ((other = walk_on(&walk)) != NULL) {
-		if (!same_peer(v1, other) || (other->deleting && !other->husk))
+	while ((other = v1_walk_on(&walk)) != NULL) {
+		if (!v1_same_peer(v1, other) ||
+		    (other->deleting && !other->husk))
 			continue;
 		if (other->ike.serial == v1->replaces || other->husk) {
 			replace(other, v1);
@@ -614,7 +438,7 @@ give_up_attempts(struct v1_sa *v1)
 
 		prev = sa->prev;
 		if (sa->engine != &v1_engine || !sa->initiator ||
-		    sa->spi_r != 0 || !same_peer(v1, attempt))
+		    sa->spi_r != 0 || !v1_same_peer(v1, attempt))
 			continue;
 		conn = attempt->first_child && sa->conn != v1->ike.conn
 		           ? conn_ref(sa->conn)
@@ -661,8 +485,8 @@ v1_life_contact(struct v1_sa *v1)
 	if (v1->contacted || !v1->ike.env->policy->uniqueids)
 		return;
 	v1->contacted = true;
-	for (other = same_identity(v1, NULL); other != NULL; other = next) {
-		next = same_identity(v1, other);
+	for (other = v1_same_identity(v1, NULL); other != NULL; other = next) {
+		next = v1_same_identity(v1, other);
 		if (other == v1 ||
 		    other->ike.established_ms >= v1->ike.created_ms)
 			continue;
@@ -672,8 +496,8 @@ v1_life_contact(struct v1_sa *v1)
 	}
 }
 
-static uint64_t
-agreed_ms(uint64_t own_ms, uint32_t seconds)
+uint64_t
+v1_life_agreed_ms(uint64_t own_ms, uint32_t seconds)
 {
 	uint64_t theirs = seconds == 0 ? LIFETIME_DEFAULT_MS
 	                  : seconds < V1_LIFETIME_FLOOR_S
@@ -684,9 +508,9 @@ agreed_ms(uint64_t own_ms, uint32_t seconds)
 }
 
 /* Who answered renews later than who began, so that they seldom meet. */
-static void
-renew_later(struct env *env, const struct conn *conn, struct timer *timer,
-    uint64_t *at_ms, uint64_t lifetime_ms)
+void
+v1_life_renew_later(struct env *env, const struct conn *conn,
+    struct timer *timer, uint64_t *at_ms, uint64_t lifetime_ms)
 {
 	uint64_t margin = conn->margin_ms / 3;
 
@@ -700,11 +524,11 @@ static void
 set_lifetime(struct v1_sa *v1)
 {
 	struct ike_sa *sa = &v1->ike;
-	uint64_t ms = agreed_ms(sa->conn->ike_lifetime_ms, v1->seconds);
+	uint64_t ms = v1_life_agreed_ms(sa->conn->ike_lifetime_ms, v1->seconds);
 
 	sa_set_lifetime(sa, ms, true);
 	if (!sa->initiator)
-		renew_later(
+		v1_life_renew_later(
 		    sa->env, sa->conn, &sa->rekey_timer, &sa->rekey_at_ms, ms);
 }
 
@@ -773,297 +597,13 @@ v1_life_init(struct v1_sa *v1)
 	timer_init(&v1->ike.rekey_timer, renewal_due, v1);
 	timer_init(&v1->ike.expire_timer, expired, v1);
 	timer_init(&v1->ike.dpd_timer, v1_info_dpd, v1);
-	timer_init(&v1->ike.keepalive_timer, keepalive, v1);
-}
-
-/* Children -------------------------------------------------------------- */
-
-void
-v1_life_child_kill(
-    struct child_sa *child, enum err why, bool by_peer, const char *text)
-{
-	struct v1_sa *v1 = v1_sa(child->sa);
-	struct v1_exchange *x = v1_quick_of(child);
-
-	sa_hold(&v1->ike);
-	if (x != NULL)
-		exchange_end(&x->x);
-	child_kill(child, why, by_peer, text);
-	reap(v1);
-	sa_release(&v1->ike);
-}
-
-/* As child_linger(); a husk ends with its last child. */
-static void
-linger(struct child_sa *child)
-{
-	struct v1_sa *v1 = v1_sa(child->sa);
-
-	sa_hold(&v1->ike);
-	child_linger(child, V1_CHILD_LINGER_MS);
-	reap(v1);
-	sa_release(&v1->ike);
-}
-
-static void
-tell_delete(struct child_sa *child)
-{
-	struct v1_sa *v1 = v1_life_current(child->sa);
-
-	if (v1 == NULL && !v1_sa(child->sa)->husk)
-		v1 = v1_sa(child->sa);
-	if (v1 != NULL && child->spi_in != 0)
-		v1_info_delete_children(v1, &child->spi_in, 1);
-}
-
-static void
-child_expired(void *arg)
-{
-	struct child_sa *child = arg;
-
-	tell_delete(child);
-	if (child->state == CHILD_REKEYED)
-		linger(child);
-	else
-		v1_life_child_kill(
-		    child, ERR_TIMEOUT, false, "its lifetime is over");
-}
-
-static void
-child_rekey_due(void *arg)
-{
-	v1_quick_rekey(arg);
-}
-
-void
-v1_life_child_init(struct child_sa *child)
-{
-	timer_init(&child->rekey_timer, child_rekey_due, child);
-	timer_init(&child->expire_timer, child_expired, child);
-}
-
-enum err
-v1_life_child_close(struct child_sa *child)
-{
-	tell_delete(child);
-	v1_life_child_kill(child, ERR_CANCELLED, false, "closed");
-	return OK;
-}
-
-bool
-v1_life_child_lifetime(struct child_sa *child, uint32_t seconds)
-{
-	uint64_t own = child->conn->lifetime_ms;
-	uint64_t ms = agreed_ms(own, seconds);
-
-	child_set_lifetime(child, ms, true);
-	if (!child->initiator)
-		renew_later(child->sa->env, child->conn, &child->rekey_timer,
-		    &child->rekey_at_ms, ms);
-	return own < (seconds == 0 ? LIFETIME_DEFAULT_MS : seconds * 1000ull);
-}
-
-/* Another took the place of old; ours: it is for us to delete it. */
-static void
-child_replaced(struct child_sa *old, const struct child_sa *by, bool ours)
-{
-	struct env *env = old->sa->env;
-	uint64_t delay;
-
-	timer_stop(env->timers, &old->rekey_timer);
-	old->rekeyed_by = by->serial;
-	old->state = CHILD_REKEYED;
-	/* Not at once: the peer may not have the third message yet. Where the
-	 * Delete is the peer's but does not come (lost, or it judged a
-	 * collision otherwise), it is ours after a while, which differs at the
-	 * two ends so that they do not delete both. */
-	if (ours)
-		delay = OLD_MS;
-	else
-		delay = UNDELETED_MS + env_random_u32(env) % UNDELETED_MS;
-	if (env_now(env) + delay < old->expire_at_ms)
-		timer_set(env->timers, &old->expire_timer, delay);
-}
-
-static uint32_t
-initiators_spi(const struct child_sa *child)
-{
-	return child->initiator ? child->spi_in : child->spi_out;
-}
-
-static bool
-children_alike(const struct child_sa *a, const struct child_sa *b)
-{
-	return a != b && a->state == CHILD_UP && b->rekeyed_by == 0 &&
-	       a->rekeyed_by == 0 && a->conn == b->conn &&
-	       ts_list_equal(&a->ts_local, &b->ts_local) &&
-	       ts_list_equal(&a->ts_remote, &b->ts_remote);
-}
-
-/* When its lifetime began: when it was agreed. */
-static uint64_t
-agreed_at(const struct child_sa *child)
-{
-	return child->expire_at_ms - child->lifetime_ms;
-}
-
-static bool
-children_at_once(const struct child_sa *a, const struct child_sa *b)
-{
-	return a->initiator != b->initiator && a->created_ms <= agreed_at(b) &&
-	       b->created_ms <= agreed_at(a);
-}
-
-/* Both ends made one at once: the lower initiator's SPI loses, and its
- * initiator deletes. */
-static void
-children_collide(struct child_sa *child, struct child_sa *other)
-{
-	bool lower = initiators_spi(child) < initiators_spi(other);
-	struct child_sa *loser = lower ? child : other;
-
-	env_count(child->sa->env, COUNTER_COLLISIONS);
-	child_replaced(loser, lower ? other : child, loser->initiator);
-}
-
-static struct child_sa *
-find_alike(const struct child_sa *child)
-{
-	struct walk walk = walk_from(v1_sa(child->sa));
-	struct v1_sa *v1;
-
-	while ((v1 = walk_on(&walk)) != NULL)
-		for (struct child_sa *other = v1->ike.children; other != NULL;
-		     other = other->next)
-			if (children_alike(other, child))
-				return other;
-	return NULL;
-}
-
-void
-v1_life_child_up(struct child_sa *child, uint64_t rekeys)
-{
-	struct sadb *sadb = child->sa->env->sadb;
-	struct child_sa *old = child_by_serial(sadb, rekeys), *other;
-	char local[TS_TEXT], remote[TS_TEXT];
-
-	other = find_alike(child);
-	if (old == NULL && other != NULL &&
-	    other->created_ms <= child->created_ms &&
-	    !children_at_once(child, other))
-		old = other;
-	child_up(child, old);
-	sa_log(child->sa, LOG_LEVEL_INFO, "IPsec SA %08x/%08x: %s === %s",
-	    child->spi_in, child->spi_out,
-	    ts_text(&child->ts_local.item[0], local),
-	    ts_text(&child->ts_remote.item[0], remote));
-	/* Whoever began the renewal deletes what it replaced. */
-	if (old != NULL)
-		child_replaced(old, child, child->initiator);
-	while (child->rekeyed_by == 0 && (other = find_alike(child)) != NULL) {
-		if (children_at_once(child, other))
-			children_collide(child, other);
-		else if (other->created_ms > child->created_ms)
-			/* The third message was long on its way. */
-			child_replaced(child, other, other->initiator);
-		else
-			child_replaced(other, child, child->initiator);
-	}
-}
-
-/* A renewal of deleted whose last message is still on its way to us: it is
- * replaced, not gone. */
-static void
-replaced_soon(struct v1_sa *own, struct child_sa *deleted)
-{
-	struct walk walk = walk_from(own);
-	struct v1_sa *v1;
-
-	if (deleted->state != CHILD_UP || deleted->rekeyed_by != 0)
-		return;
-	while ((v1 = walk_on(&walk)) != NULL)
-		for (struct child_sa *child = v1->ike.children; child != NULL;
-		     child = child->next)
-			if (child->state == CHILD_INBOUND &&
-			    child->conn == deleted->conn &&
-			    ts_list_equal(
-			        &child->ts_local, &deleted->ts_local) &&
-			    ts_list_equal(
-			        &child->ts_remote, &deleted->ts_remote)) {
-				deleted->rekeyed_by = child->serial;
-				deleted->state = CHILD_REKEYED;
-				return;
-			}
-}
-
-static void
-restore_expiry(struct child_sa *child)
-{
-	struct env *env = child->sa->env;
-	uint64_t now = env_now(env);
-
-	timer_set(env->timers, &child->expire_timer,
-	    child->expire_at_ms > now ? child->expire_at_ms - now : 1);
-}
-
-/* The two ends may judge a collision differently when messages were lost: the
- * child that the deleted one had replaced is in use again. */
-static void
-revive(struct v1_sa *own, struct child_sa *deleted)
-{
-	struct walk walk = walk_from(own);
-	struct v1_sa *v1;
-
-	if (deleted->state != CHILD_UP)
-		return;
-	while ((v1 = walk_on(&walk)) != NULL)
-		for (struct child_sa *child = v1->ike.children; child != NULL;
-		     child = child->next)
-			if (child->state == CHILD_REKEYED &&
-			    child->rekeyed_by == deleted->serial) {
-				child->state = CHILD_UP;
-				child->rekeyed_by = 0;
-				deleted->rekeyed_by = child->serial;
-				restore_expiry(child);
-				if (child->conn->rekey)
-					timer_set(v1->ike.env->timers,
-					    &child->rekey_timer, REVIVED_MS);
-				return;
-			}
-}
-
-void
-v1_life_child_deleted(struct v1_sa *v1, uint32_t spi)
-{
-	struct walk walk = walk_from(v1);
-	struct child_sa *child = NULL;
-	struct v1_sa *other;
-
-	while (child == NULL && (other = walk_on(&walk)) != NULL)
-		child = child_by_spi_out(&other->ike, spi);
-	if (child == NULL) {
-		/* Interop: some name the SPI of the other end. */
-		child = child_by_spi_in(v1->ike.env->sadb, spi);
-		if (child != NULL &&
-		    (child->sa->engine != &v1_engine ||
-		        child->sa->id_remote == NULL ||
-		        !ident_equal(child->sa->id_remote, v1->ike.id_remote)))
-			child = NULL;
-	}
-	if (child == NULL)
-		return;
-	replaced_soon(v1, child);
-	revive(v1, child);
-	if (child->state == CHILD_REKEYED)
-		linger(child); /* its last packets may still be on the way */
-	else
-		v1_life_child_kill(child, OK, true, "deleted by the peer");
+	timer_init(&v1->ike.keepalive_timer, v1_keepalive, v1);
 }
 
 void
 v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r)
 {
-	struct walk walk = walk_from(v1);
+	struct v1_walk walk = v1_walk_from(v1);
 	struct v1_sa *other;
 
 	if (v1->ike.state == IKE_CLOSING) {
@@ -1071,7 +611,7 @@ v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r)
 			sa_kill(&v1->ike, OK, true, "closed by both");
 		return;
 	}
-	while ((other = walk_on(&walk)) != NULL)
+	while ((other = v1_walk_on(&walk)) != NULL)
 		if (other->ike.spi_i == spi_i && other->ike.spi_r == spi_r &&
 		    !other->husk) {
 			retire(other, true, "deleted by the peer");

@@ -1,5 +1,5 @@
 /*
- * life: how IKEv1's SAs come up, are renewed, replaced and end.
+ * life: how IKEv1's ISAKMP SAs come up, are renewed, replaced and end.
  *
  * An ISAKMP SA and the IPsec SAs made below it live and die apart (RFC 2408
  * 4.3: deleting the first does not delete the others). Children therefore move
@@ -10,8 +10,7 @@
  *
  * Phase 1 is renewed by a new Main Mode; who began it deletes the old SA some
  * seconds later. When both ends do so at once, the one of the two new SAs
- * with the lower initiator cookie is deleted by its initiator. Quick Modes
- * that renew the same child at once: that of the lower initiator's SPI.
+ * with the lower initiator cookie is deleted by its initiator.
  */
 #ifndef IKEV1_LIFE_H
 #define IKEV1_LIFE_H
@@ -19,7 +18,6 @@
 #include "ikev1/state.h"
 
 void v1_life_init(struct v1_sa *v1); /* its timers */
-void v1_life_child_init(struct child_sa *child);
 
 /* Main Mode is over, its last message is out: lifetime, adoption, events, DPD,
  * first Quick Mode. */
@@ -29,33 +27,22 @@ void v1_life_received(struct v1_sa *v1);
 /* An authenticated INITIAL-CONTACT: older SAs of the same identity go. */
 void v1_life_contact(struct v1_sa *v1);
 
-/* The established SA below which a child of sa's peer is negotiated: sa
- * itself, or the one that came after it; NULL if there is none. */
-struct v1_sa *v1_life_current(struct ike_sa *sa);
-
 /* Engine's operations. */
 enum err v1_life_renew(struct ike_sa *sa);
 enum err v1_life_close(struct ike_sa *sa);
-enum err v1_life_child_close(struct child_sa *child);
-void v1_life_mapping(struct ike_sa *sa, const struct endpoint *remote);
 
-/* Arms a child's timers: the smaller of both lifetimes, with a floor under
- * the peer's; seconds 0: not stated (28800). Returns true if ours is shorter
- * than the peer's. */
-bool v1_life_child_lifetime(struct child_sa *child, uint32_t seconds);
-/* The child carries traffic now; rekeys: the serial of the one that it was made
- * to replace, or 0 (a responder finds out by itself). */
-void v1_life_child_up(struct child_sa *child, uint64_t rekeys);
-/* A child up with the same connection and selectors, of the same peer; NULL. */
-struct child_sa *
-v1_life_child_like(const struct child_sa *child, struct child_sa *previous);
-/* Ends a child without a word, and a husk with its last child. */
-void v1_life_child_kill(
-    struct child_sa *child, enum err why, bool by_peer, const char *text);
+/* The smaller of our lifetime and the peer's (in seconds; 0: not stated, 28800:
+ * RFC 2407 4.5), with a floor under the peer's. Milliseconds. */
+uint64_t v1_life_agreed_ms(uint64_t own_ms, uint32_t seconds);
+/* Who answered renews later than who began, so that they seldom meet: moves an
+ * armed timer towards the end of the lifetime. */
+void v1_life_renew_later(struct env *env, const struct conn *conn,
+    struct timer *timer, uint64_t *at_ms, uint64_t lifetime_ms);
+/* Ends a husk that has no children any more. */
+void v1_life_reap(struct v1_sa *v1);
 
-/* The peer deleted a child by its SPI, or an ISAKMP SA, under v1's
- * protection: only SAs with v1's remote identity are touched. */
-void v1_life_child_deleted(struct v1_sa *v1, uint32_t spi);
+/* The peer deleted an ISAKMP SA under v1's protection: only one with v1's
+ * remote identity is touched. */
 void v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r);
 
 /* Something unprotected says that our first message was refused. Nothing

@@ -3,23 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/explain.h"
+#include "ikev1/child.h"
 #include "ikev1/info.h"
 #include "ikev1/life.h"
+#include "ikev1/peer.h"
 #include "ikev1/rules.h"
 #include "ikev1/select.h"
 #include "kernel/install.h"
 
-#define PAIRS_MAX   64     /* Quick Modes begun at once for one connection */
-#define RETRY_MS    30000  /* after a renewal that failed */
-#define NATOA_ADDR  4      /* offset of the address in NAT-OA (RFC 3947 5.2) */
-#define LIFE_TYPE   0x8001 /* RFC 2407 4.5, as TV */
-#define LIFE_LENGTH 0x0002
+#define PAIRS_MAX  64    /* Quick Modes begun at once for one connection */
+#define RETRY_MS   30000 /* after a renewal that failed */
+#define NATOA_ADDR 4     /* offset of the address in NAT-OA (RFC 3947 5.2) */
 
 /* Small things ---------------------------------------------------------- */
 
-static struct child_sa *
-child_of(const struct v1_exchange *x)
+struct child_sa *
+v1_quick_child(const struct v1_exchange *x)
 {
 	return x->quick == NULL
 	           ? NULL
@@ -36,27 +35,28 @@ v1_quick_of(const struct child_sa *child)
 	return NULL;
 }
 
-static struct view
-nonce_i(const struct v1_quick *quick)
+struct view
+v1_quick_nonce_i(const struct v1_quick *quick)
 {
 	return view_of(quick->nonce_i, quick->nonce_i_len);
 }
 
-static struct view
-nonce_r(const struct v1_quick *quick)
+struct view
+v1_quick_nonce_r(const struct v1_quick *quick)
 {
 	return view_of(quick->nonce_r, quick->nonce_r_len);
 }
 
-static enum verdict
-gone(struct exchange *base)
+enum verdict
+v1_quick_gone(struct exchange *base)
 {
 	return fsm_fail(base, ERR_CANCELLED, 0, "the child has gone");
 }
 
 /* Answers to install's requests and DH jobs. */
-static void
-installed(struct env *env, struct ticket ticket, enum err err, const char *text)
+void
+v1_quick_installed(
+    struct env *env, struct ticket ticket, enum err err, const char *text)
 {
 	struct v1_exchange *x = v1_awaiting(env, ticket);
 
@@ -69,8 +69,9 @@ installed(struct env *env, struct ticket ticket, enum err err, const char *text)
 	v1_landed(x, err);
 }
 
-static void
-exchanged(struct env *env, struct ticket ticket, struct dh_result *result)
+void
+v1_quick_exchanged(
+    struct env *env, struct ticket ticket, struct dh_result *result)
 {
 	struct v1_exchange *x = v1_awaiting(env, ticket);
 
@@ -86,8 +87,8 @@ exchanged(struct env *env, struct ticket ticket, struct dh_result *result)
 }
 
 /* Notes that one more answer is awaited. */
-static enum verdict
-awaiting(struct v1_exchange *x, enum err submitted)
+enum verdict
+v1_quick_await(struct v1_exchange *x, enum err submitted)
 {
 	if (submitted != OK)
 		return fsm_fail(&x->x, submitted, N1_NO_PROPOSAL_CHOSEN,
@@ -97,8 +98,8 @@ awaiting(struct v1_exchange *x, enum err submitted)
 }
 
 /* RFC 2409 5.5: KEYMAT of each direction, by the receiver's SPI. */
-static enum err
-derive_keys(
+enum err
+v1_quick_keys(
     struct v1_sa *v1, const struct v1_quick *quick, struct child_sa *child)
 {
 	const struct suite *suite = &child->suite;
@@ -111,10 +112,12 @@ derive_keys(
 		err = secret_new(&child->keys_out, len);
 	if (err == OK)
 		err = v1_key_mat(&v1->keys, shared, PROTO_ESP, child->spi_in,
-		    nonce_i(quick), nonce_r(quick), &child->keys_in);
+		    v1_quick_nonce_i(quick), v1_quick_nonce_r(quick),
+		    &child->keys_in);
 	if (err == OK)
 		err = v1_key_mat(&v1->keys, shared, PROTO_ESP, child->spi_out,
-		    nonce_i(quick), nonce_r(quick), &child->keys_out);
+		    v1_quick_nonce_i(quick), v1_quick_nonce_r(quick),
+		    &child->keys_out);
 	return err;
 }
 
@@ -141,8 +144,9 @@ natoa_put(struct v1_out *out, const struct addr *addr)
 
 /* RFC 3947 5.2: only in transport mode; the initiator's address first, both as
  * the sender sees them. */
-static void
-natoa_write(struct v1_out *out, const struct child_sa *child, bool initiator)
+void
+v1_quick_natoa_write(
+    struct v1_out *out, const struct child_sa *child, bool initiator)
 {
 	if (child->mode != MODE_TRANSPORT || !child->encap)
 		return;
@@ -163,8 +167,9 @@ natoa_take(const struct msg *msg, unsigned n, struct endpoint *into)
 		addr_from_view(&into->addr, body);
 }
 
-static void
-natoa_read(const struct msg *msg, struct child_sa *child, bool initiator)
+void
+v1_quick_natoa_read(
+    const struct msg *msg, struct child_sa *child, bool initiator)
 {
 	if (child->mode != MODE_TRANSPORT || !child->encap)
 		return;
@@ -198,7 +203,7 @@ start(struct v1_sa *v1, struct conn *conn, const struct ts *local,
 		return ERR_NOMEM;
 	}
 	v1_see(v1, id);
-	v1_life_child_init(child);
+	v1_child_init(child);
 	ts_list_add(&child->ts_local, local);
 	ts_list_add(&child->ts_remote, remote);
 	serial = child->serial;
@@ -243,7 +248,7 @@ pair_wanted(
 enum err
 v1_quick_conn(struct ike_sa *sa, struct conn *conn, const struct ts packet[2])
 {
-	struct v1_sa *v1 = v1_life_current(sa);
+	struct v1_sa *v1 = v1_current(sa);
 	bool all = packet[0].first.family == ADDR_NONE;
 	struct ts_list local, remote;
 	unsigned begun = 0;
@@ -275,7 +280,7 @@ v1_quick_conn(struct ike_sa *sa, struct conn *conn, const struct ts packet[2])
 enum err
 v1_quick_rekey(struct child_sa *child)
 {
-	struct v1_sa *v1 = v1_life_current(child->sa);
+	struct v1_sa *v1 = v1_current(child->sa);
 	struct env *env = child->sa->env;
 	struct ts local, remote;
 	struct conn *conn;
@@ -306,14 +311,14 @@ enum verdict
 v1_quick_prepare(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 {
 	struct v1_exchange *x = v1_exchange(base);
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	struct v1_quick *quick = x->quick;
 	const struct alg *group;
 	struct ticket ticket;
 
 	(void)msg;
 	if (child == NULL)
-		return gone(base);
+		return v1_quick_gone(base);
 	if (!v1_select_sayable(&quick->local) ||
 	    !v1_select_sayable(&quick->remote))
 		return fsm_fail(base, ERR_TS, 0,
@@ -322,12 +327,13 @@ v1_quick_prepare(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	if (!env_random(sa->env, quick->nonce_i, VAULT_NONCE))
 		return fsm_fail(base, ERR_CRYPTO, 0, "no random numbers");
 	ticket = sa_ticket(sa, base, child);
-	if (awaiting(x, install_spi(sa->env, child, ticket, installed)) == FAIL)
+	if (v1_quick_await(x, install_spi(sa->env, child, ticket,
+	                          v1_quick_installed)) == FAIL)
 		return FAIL;
 	group = v1_sapay_pfs(&child->conn->esp);
 	if (group != NULL)
-		return awaiting(
-		    x, dh_generate(sa->env->workers, group, ticket, exchanged));
+		return v1_quick_await(x, dh_generate(sa->env->workers, group,
+		                             ticket, v1_quick_exchanged));
 	return WAIT;
 }
 
@@ -363,8 +369,8 @@ offer_build(struct v1_quick *quick, const struct child_sa *child)
 	return quick->offer != NULL ? OK : ERR_NOMEM;
 }
 
-static enum verdict
-seal_and_send(struct v1_exchange *x, struct v1_out *out, bool timed)
+enum verdict
+v1_quick_seal(struct v1_exchange *x, struct v1_out *out, bool timed)
 {
 	enum err err = v1_out_send(out, x, true, timed);
 
@@ -378,7 +384,7 @@ enum verdict
 v1_quick_send1(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 {
 	struct v1_exchange *x = v1_exchange(base);
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	struct v1_quick *quick = x->quick;
 	struct v1_sa *v1 = v1_sa(sa);
 	struct v1_out out;
@@ -386,7 +392,7 @@ v1_quick_send1(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 
 	(void)msg;
 	if (child == NULL || v1->keys.octets.len == 0)
-		return gone(base);
+		return v1_quick_gone(base);
 	err = offer_build(quick, child);
 	if (err == ERR_NO_PROPOSAL)
 		return fsm_fail(
@@ -399,22 +405,22 @@ v1_quick_send1(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	v1_out_begin(&out, sa, EXCH_QUICK, base->id);
 	v1_out_hash(&out, v1);
 	wire_payload(&out.wire, P1_SA, view_of(quick->offer, quick->offer_len));
-	wire_payload(&out.wire, P1_NONCE, nonce_i(quick));
+	wire_payload(&out.wire, P1_NONCE, v1_quick_nonce_i(quick));
 	if (quick->kex != NULL)
 		wire_payload(&out.wire, P1_KE, kex_public(quick->kex));
 	ids_write(&out, &quick->local, &quick->remote);
 	quick->ids = true;
-	natoa_write(&out, child, true);
+	v1_quick_natoa_write(&out, child, true);
 	err = v1_out_hash1(&out, v1, base->id);
 	if (err != OK)
 		return fsm_fail(base, err, 0, "%s", err_text(err));
-	return seal_and_send(x, &out, true);
+	return v1_quick_seal(x, &out, true);
 }
 
 /* The answer's nonce and public value, which must come with a group and not
  * without one. */
-static enum verdict
-take_nonce(struct v1_exchange *x, const struct msg *msg,
+enum verdict
+v1_quick_take_nonce(struct v1_exchange *x, const struct msg *msg,
     const struct alg *group, uint8_t *into, uint16_t *len)
 {
 	struct view nonce = msg_payload(msg, KIND_NONCE, 0)->body;
@@ -517,35 +523,36 @@ v1_quick_take2(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 {
 	struct v1_exchange *x = v1_exchange(base);
 	struct v1_quick *quick = x->quick;
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	const struct v1_transform *chosen = NULL;
 	struct v1_transform given;
 	struct v1_sapay ours;
 	uint32_t told;
 
 	if (child == NULL)
-		return gone(base);
+		return v1_quick_gone(base);
 	if (msg->payload[1].kind != KIND_SA ||
 	    accept_answer(quick, msg, &given, &chosen, &ours) != OK ||
 	    v1_sapay_suite(chosen, PROTO_ESP, &child->suite) != OK)
 		return fsm_fail(base, ERR_NO_PROPOSAL, N1_NO_PROPOSAL_CHOSEN,
 		    "the answer names no transform that was offered");
 	child->spi_out = given.spi;
-	if (take_nonce(x, msg, child->suite.kex, quick->nonce_r,
+	if (v1_quick_take_nonce(x, msg, child->suite.kex, quick->nonce_r,
 	        &quick->nonce_r_len) != DONE ||
 	    take_answered_ids(x, msg, child) != DONE)
 		return FAIL;
-	natoa_read(msg, child, true);
+	v1_quick_natoa_read(msg, child, true);
 	told = responder_lifetime(msg);
-	v1_life_child_lifetime(child,
+	v1_child_lifetime(child,
 	    told != 0 && told < chosen->seconds ? told : chosen->seconds);
 	if (child->suite.kex == NULL)
 		return DONE;
 	if (quick->kex == NULL)
-		return gone(base);
-	if (awaiting(x, dh_derive(sa->env->workers, quick->kex,
-	                    msg_payload(msg, KIND_KE, 0)->body,
-	                    sa_ticket(sa, base, child), exchanged)) == FAIL)
+		return v1_quick_gone(base);
+	if (v1_quick_await(
+	        x, dh_derive(sa->env->workers, quick->kex,
+	               msg_payload(msg, KIND_KE, 0)->body,
+	               sa_ticket(sa, base, child), v1_quick_exchanged)) == FAIL)
 		return FAIL;
 	quick->kex = NULL;
 	return WAIT;
@@ -555,17 +562,18 @@ enum verdict
 v1_quick_install(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 {
 	struct v1_exchange *x = v1_exchange(base);
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	enum err err;
 
 	(void)msg;
 	if (child == NULL || v1_sa(sa)->keys.octets.len == 0)
-		return gone(base);
-	err = derive_keys(v1_sa(sa), x->quick, child);
+		return v1_quick_gone(base);
+	err = v1_quick_keys(v1_sa(sa), x->quick, child);
 	if (err != OK)
 		return fsm_fail(base, err, 0, "cannot derive keys");
-	return awaiting(x, install_both(sa->env, child,
-	                       sa_ticket(sa, base, child), installed));
+	return v1_quick_await(
+	    x, install_both(sa->env, child, sa_ticket(sa, base, child),
+	           v1_quick_installed));
 }
 
 /* QM3: HDR*, HASH(3) */
@@ -574,308 +582,24 @@ v1_quick_send3(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 {
 	struct v1_exchange *x = v1_exchange(base);
 	struct v1_quick *quick = x->quick;
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	struct v1_sa *v1 = v1_sa(sa);
 	uint8_t hash[PRF_MAX];
 	struct v1_out out;
 
 	(void)msg;
 	if (child == NULL || v1->keys.octets.len == 0)
-		return gone(base);
+		return v1_quick_gone(base);
 	secret_free(&child->keys_in);
 	secret_free(&child->keys_out);
-	if (v1_key_hash3(&v1->keys, base->id, nonce_i(quick), nonce_r(quick),
-	        hash) != OK)
+	if (v1_key_hash3(&v1->keys, base->id, v1_quick_nonce_i(quick),
+	        v1_quick_nonce_r(quick), hash) != OK)
 		return fsm_fail(base, ERR_CRYPTO, 0, "cannot hash");
 	v1_out_begin(&out, sa, EXCH_QUICK, base->id);
 	wire_payload(&out.wire, P1_HASH, view_of(hash, v1->keys.prf->out));
-	if (seal_and_send(x, &out, false) != DONE)
+	if (v1_quick_seal(x, &out, false) != DONE)
 		return FAIL;
-	v1_life_child_up(child, quick->rekeys);
-	return DONE;
-}
-
-/* Responder ------------------------------------------------------------- */
-
-struct wanted {
-	const struct ike_sa *sa;
-	uint8_t mode; /* enum policy_mode */
-	bool ke;
-};
-
-/* RFC 2409 5.5: KE and group go together. RFC 3947 5.1: the modes with UDP
- * belong to SAs that found a NAT. */
-static bool
-want(const struct v1_transform *t, const void *arg)
-{
-	const struct wanted *wanted = arg;
-	bool natt = (v1_sa((struct ike_sa *)(uintptr_t)wanted->sa)->vendors &
-	                (V1_VENDOR_NATT | V1_VENDOR_NATT_DRAFTS)) != 0;
-
-	if ((t->group != 0) != wanted->ke)
-		return false;
-	switch (t->mode) {
-	case V1_MODE_NONE: /* unspecified (RFC 2407 4.5): tunnel */
-	case V1_MODE_TUNNEL:
-		return wanted->mode == MODE_TUNNEL && !wanted->sa->encap;
-	case V1_MODE_TRANSPORT:
-		return wanted->mode == MODE_TRANSPORT && !wanted->sa->encap;
-	case V1_MODE_UDP_TUNNEL:
-	case V1_MODE_DRAFT_UDP_TUNNEL:
-		return wanted->mode == MODE_TUNNEL && natt;
-	case V1_MODE_UDP_TRANSPORT:
-	case V1_MODE_DRAFT_UDP_TRANSPORT:
-		return wanted->mode == MODE_TRANSPORT && natt;
-	default:
-		return false;
-	}
-}
-
-/* What a responder finds out about a proposal before it commits anything. */
-struct found {
-	struct conn *conn;
-	struct ts local, remote;
-	struct v1_transform chosen;
-	struct suite suite;
-};
-
-static bool
-choose_transform(struct ike_sa *sa, const struct conn *conn,
-    const struct v1_sapay *sapay, bool ke, struct offer *offers,
-    struct found *found)
-{
-	struct wanted wanted = { sa, conn->mode, ke };
-	struct choice choice;
-	size_t count = v1_sapay_offers(sapay, PROTO_ESP, offers, want, &wanted);
-
-	if (proposals_choose(&conn->esp, offers, count, true, false, &choice) !=
-	    OK)
-		return false;
-	found->chosen = sapay->item[offers[choice.chosen].tag];
-	found->suite = choice.suite;
-	return true;
-}
-
-static enum verdict
-explain_selectors(struct ike_sa *sa, struct exchange *base,
-    struct conn *const *conns, size_t count, const struct ts *local,
-    const struct ts *remote)
-{
-	struct ts_list ours = { .count = 1 }, theirs = ours;
-
-	ours.item[0] = *local;
-	theirs.item[0] = *remote;
-	explain_ts(sa->env, sa, conns, count, &ours, &theirs);
-	return fsm_fail(base, ERR_TS, N1_INVALID_ID_INFORMATION,
-	    "no connection has these selectors");
-}
-
-/* The first connection of this peer within whose selectors the proposal lies
- * and whose esp= allows one of its transforms. */
-static enum verdict
-choose(struct ike_sa *sa, struct exchange *base, const struct msg *msg,
-    const struct v1_sapay *sapay, struct offer *offers, struct found *found)
-{
-	struct conn *conns[V1_CONNS], *fitting[V1_CONNS];
-	size_t count = v1_select_conns(sa, conns), fits = 0;
-	struct ts initiator, responder;
-	enum err err = v1_select_of(msg, &initiator, &responder);
-
-	if (err == ERR_NOT_FOUND) {
-		initiator = ts_from_addr(&sa->remote.addr);
-		responder = ts_from_addr(&sa->local.addr);
-	} else if (err != OK) {
-		return fsm_fail(base, ERR_TS, N1_INVALID_ID_INFORMATION,
-		    "identities that are no selectors: %s", err_text(err));
-	}
-	for (size_t i = 0; i < count; i++) {
-		found->local = responder;
-		found->remote = initiator;
-		if (!v1_select_fits(
-		        sa, conns[i], &found->local, &found->remote))
-			continue;
-		fitting[fits++] = conns[i];
-		found->conn = conns[i];
-		if (choose_transform(sa, conns[i], sapay, msg_has(msg, KIND_KE),
-		        offers, found))
-			return DONE;
-	}
-	if (fits == 0)
-		return explain_selectors(
-		    sa, base, conns, count, &responder, &initiator);
-	explain_proposal(sa->env, sa, &sa->remote, fitting, fits, PROTO_ESP,
-	    offers, v1_sapay_offers(sapay, PROTO_ESP, offers, NULL, NULL));
-	return fsm_fail(base, ERR_NO_PROPOSAL, N1_NO_PROPOSAL_CHOSEN,
-	    "no offered proposal is acceptable");
-}
-
-/* All is decided: the child begins, and asks for what it needs. */
-static enum verdict
-commit(struct ike_sa *sa, struct v1_exchange *x, const struct msg *msg,
-    const struct found *found)
-{
-	struct v1_quick *quick = x->quick;
-	struct child_sa *child = child_new(sa, found->conn, false);
-	struct ticket ticket;
-
-	if (child == NULL)
-		return fsm_fail(&x->x, ERR_NOMEM, 0, "out of memory");
-	v1_life_child_init(child);
-	quick->child = child->serial;
-	quick->chosen = found->chosen;
-	child->suite = found->suite;
-	child->spi_out = found->chosen.spi;
-	child->encap = found->chosen.mode >= V1_MODE_UDP_TUNNEL;
-	ts_list_add(&child->ts_local, &found->local);
-	ts_list_add(&child->ts_remote, &found->remote);
-	natoa_read(msg, child, false);
-	quick->nonce_r_len = VAULT_NONCE;
-	if (!env_random(sa->env, quick->nonce_r, VAULT_NONCE))
-		return fsm_fail(&x->x, ERR_CRYPTO, 0, "no random numbers");
-	ticket = sa_ticket(sa, &x->x, child);
-	if (awaiting(x, install_spi(sa->env, child, ticket, installed)) == FAIL)
-		return FAIL;
-	if (child->suite.kex == NULL)
-		return WAIT;
-	return awaiting(
-	    x, dh_both(sa->env->workers, child->suite.kex,
-	           msg_payload(msg, KIND_KE, 0)->body, ticket, exchanged));
-}
-
-/* QM1: HDR*, HASH(1), SA, Ni, [KE], [IDci, IDcr], [NAT-OA, NAT-OA] */
-enum verdict
-v1_quick_take1(struct ike_sa *sa, struct exchange *base, struct msg *msg)
-{
-	struct v1_exchange *x = v1_exchange(base);
-	struct v1_sapay sapay;
-	struct found found;
-	struct offer *offers;
-	enum verdict verdict;
-
-	/* RFC 2409 5.5: SA follows HASH. */
-	if (msg->payload[1].kind != KIND_SA ||
-	    v1_sapay_read(&sapay, msg->payload[1].body, PROTO_ESP) != OK)
-		return fsm_fail(base, ERR_SYNTAX, N1_BAD_PROPOSAL_SYNTAX,
-		    "malformed SA payload");
-	memset(&found, 0, sizeof(found));
-	x->quick = calloc(1, sizeof(*x->quick));
-	offers = calloc(sapay.count + 1, sizeof(*offers));
-	if (x->quick == NULL || offers == NULL) {
-		free(offers);
-		return fsm_fail(base, ERR_NOMEM, 0, "out of memory");
-	}
-	verdict = choose(sa, base, msg, &sapay, offers, &found);
-	free(offers);
-	if (verdict != DONE)
-		return verdict;
-	verdict = take_nonce(
-	    x, msg, found.suite.kex, x->quick->nonce_i, &x->quick->nonce_i_len);
-	return verdict != DONE ? verdict : commit(sa, x, msg, &found);
-}
-
-/* Before QM2, so that nothing that the peer sends is lost. */
-enum verdict
-v1_quick_inbound(struct ike_sa *sa, struct exchange *base, struct msg *msg)
-{
-	struct v1_exchange *x = v1_exchange(base);
-	struct child_sa *child = child_of(x);
-	enum err err;
-
-	(void)msg;
-	if (child == NULL || v1_sa(sa)->keys.octets.len == 0)
-		return gone(base);
-	x->quick->tell_lifetime =
-	    v1_life_child_lifetime(child, x->quick->chosen.seconds);
-	err = derive_keys(v1_sa(sa), x->quick, child);
-	if (err != OK)
-		return fsm_fail(base, err, 0, "cannot derive keys");
-	return awaiting(x, install_inbound(sa->env, child,
-	                       sa_ticket(sa, base, child), installed));
-}
-
-/* RFC 2407 4.6.3.1: our lifetime is shorter than the one offered. */
-static void
-lifetime_write(struct v1_out *out, const struct child_sa *child)
-{
-	uint32_t seconds = (uint32_t)(child->lifetime_ms / 1000);
-	uint8_t spi[4], data[12];
-	struct buf buf, value;
-
-	buf_init(&buf, spi, sizeof(spi));
-	buf_u32(&buf, child->spi_in);
-	buf_init(&value, data, sizeof(data));
-	buf_u16(&value, LIFE_TYPE);
-	buf_u16(&value, 1);
-	buf_u16(&value, LIFE_LENGTH);
-	buf_u16(&value, 4);
-	buf_u32(&value, seconds);
-	wire_notify_v1(&out->wire, PROTO_ESP, buf_done(&buf),
-	    N1_RESPONDER_LIFETIME, buf_done(&value));
-}
-
-/* QM2: the offer's transform and identities go back octet for octet. */
-enum verdict
-v1_quick_send2(struct ike_sa *sa, struct exchange *base, struct msg *msg)
-{
-	struct v1_exchange *x = v1_exchange(base);
-	struct v1_quick *quick = x->quick;
-	struct child_sa *child = child_of(x);
-	struct v1_sa *v1 = v1_sa(sa);
-	uint8_t hash[PRF_MAX];
-	struct v1_out out;
-
-	if (child == NULL || v1->keys.octets.len == 0)
-		return gone(base);
-	child->state = CHILD_INBOUND;
-	v1_out_begin(&out, sa, EXCH_QUICK, base->id);
-	v1_out_hash(&out, v1);
-	wire_begin(&out.wire, P1_SA, false);
-	v1_sapay_answer(&out.buf, &quick->chosen, child->spi_in);
-	wire_end(&out.wire);
-	wire_payload(&out.wire, P1_NONCE, nonce_r(quick));
-	if (child->suite.kex != NULL)
-		wire_payload(&out.wire, P1_KE, kex_public(quick->kex));
-	for (unsigned n = 0; n < 2 && msg_has(msg, KIND_ID); n++)
-		wire_payload(
-		    &out.wire, P1_ID, msg_payload(msg, KIND_ID, n)->body);
-	natoa_write(&out, child, false);
-	if (quick->tell_lifetime)
-		lifetime_write(&out, child);
-	v1_out_impair(&out, sa->env);
-	if (out.buf.full || v1_key_hash2(&v1->keys, base->id, nonce_i(quick),
-	                        v1_out_rest(&out), hash) != OK)
-		return fsm_fail(base, ERR_CRYPTO, 0, "cannot hash");
-	memcpy(v1_out_hash_at(&out, v1), hash, v1->keys.prf->out);
-	return seal_and_send(x, &out, true);
-}
-
-/* QM3: HDR*, HASH(3), which proves that the peer is there now. */
-enum verdict
-v1_quick_outbound(struct ike_sa *sa, struct exchange *base, struct msg *msg)
-{
-	struct v1_exchange *x = v1_exchange(base);
-	struct child_sa *child = child_of(x);
-
-	(void)msg;
-	if (child == NULL)
-		return gone(base);
-	rexmit_stop(&base->rexmit);
-	return awaiting(x, install_outbound(sa->env, child,
-	                       sa_ticket(sa, base, child), installed));
-}
-
-enum verdict
-v1_quick_up(struct ike_sa *sa, struct exchange *base, struct msg *msg)
-{
-	struct child_sa *child = child_of(v1_exchange(base));
-
-	(void)sa;
-	(void)msg;
-	if (child == NULL)
-		return gone(base);
-	secret_free(&child->keys_in);
-	secret_free(&child->keys_out);
-	v1_life_child_up(child, 0);
+	v1_child_up(child, quick->rekeys);
 	return DONE;
 }
 
@@ -902,17 +626,17 @@ v1_quick_moved(struct v1_sa *v1, struct v1_exchange *x)
 static void
 fail(struct v1_exchange *x, enum err err, bool by_peer, const char *text)
 {
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 
 	exchange_end(&x->x);
 	if (child != NULL)
-		v1_life_child_kill(child, err, by_peer, text);
+		v1_child_kill(child, err, by_peer, text);
 }
 
 void
 v1_quick_failed(struct v1_sa *v1, struct v1_exchange *x)
 {
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	char text[sizeof(x->x.error.text)];
 	enum err err = x->x.error.err;
 	uint32_t spi_in = child != NULL ? child->spi_in : 0;
@@ -943,7 +667,7 @@ v1_quick_refused(struct v1_sa *v1, uint32_t spi, const char *text)
 		if (base->type != EXCH_QUICK || base->role != ROLE_INITIATOR ||
 		    base->state != V1_QUICK_SENT1 || base->waiting)
 			continue;
-		child = child_of(x);
+		child = v1_quick_child(x);
 		if (spi != 0 && child != NULL && child->spi_in == spi) {
 			fail(x, ERR_PEER, true, text);
 			return;
@@ -961,7 +685,7 @@ void
 v1_quick_timeout(struct v1_exchange *x)
 {
 	struct ike_sa *sa = x->x.sa;
-	struct child_sa *child = child_of(x);
+	struct child_sa *child = v1_quick_child(x);
 	uint64_t begun = child != NULL ? child->created_ms : 0;
 	bool silent = x->x.role == ROLE_INITIATOR && sa->last_in_ms < begun;
 

@@ -204,7 +204,7 @@ enum err v1_out_hash1(struct v1_out *out, const struct v1_sa *v1, uint32_t id);
 /* Where x's message goes, and those of its repeats, from now on. */
 void v1_repeat(struct v1_exchange *x);
 
-/* Endpoints (life.c) ---------------------------------------------------- */
+/* Endpoints (peer.c) ---------------------------------------------------- */
 
 /* Follows the peer to where an authenticated, fresh message came from:
  * floated is true for the fifth and sixth message of phase 1, where the peer

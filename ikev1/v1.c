@@ -6,6 +6,8 @@
 #include "common/limit.h"
 #include "ikev1/auth.h"
 #include "ikev1/info.h"
+#include "ikev1/peer.h"
+#include "ikev1/child.h"
 #include "ikev1/life.h"
 #include "ikev1/phase1.h"
 #include "ikev1/quick.h"
@@ -709,11 +711,11 @@ const struct engine v1_engine = {
 	.initiate = v1_initiate,
 	.child = v1_quick_conn,
 	.close = v1_life_close,
-	.child_close = v1_life_child_close,
+	.child_close = v1_child_close,
 	.rekey = v1_life_renew,
 	.child_rekey = v1_quick_rekey,
 	.probe = v1_info_probe,
-	.mapping = v1_life_mapping,
+	.mapping = v1_peer_mapping,
 	.free = sa_free,
 	.exchange_free = v1_exchange_free,
 };
