@@ -45,6 +45,9 @@ work(struct job *job)
 		result->err = kex_new(dh->alg, &result->own);
 	if (result->err == OK && dh->derive)
 		result->err = kex_derive(result->own, peer, &result->shared);
+	/* RFC 6989 2.2: it has served, and nobody derives from it again. */
+	if (result->err == OK && dh->generate && dh->derive)
+		kex_spend(result->own);
 }
 
 static void

@@ -22,7 +22,8 @@ struct dh_result {
  * out of result (set own to NULL, secret_move); the rest is wiped and freed.
  *
  * dh_generate: a new pair for alg. dh_derive: own goes along and comes back in
- * the result. dh_both: a new pair and the secret with peer. peer is copied.
+ * the result. dh_both: a new pair and the secret with peer; the pair comes
+ * back spent (kex_spend). peer is copied.
  * ERR_NOMEM: nothing was submitted, and own still belongs to the caller. */
 enum err dh_generate(struct workers *workers, const struct alg *alg,
     struct ticket ticket,

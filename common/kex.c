@@ -32,7 +32,7 @@
 
 struct kex {
 	const struct alg *alg;
-	EVP_PKEY *pair;
+	EVP_PKEY *pair;   /* NULL: spent */
 	uint8_t octets[]; /* alg->public_len of the public value */
 };
 
@@ -332,6 +332,13 @@ kex_free(struct kex *kex)
 	free(kex);
 }
 
+void
+kex_spend(struct kex *kex)
+{
+	EVP_PKEY_free(kex->pair);
+	kex->pair = NULL;
+}
+
 const struct alg *
 kex_alg(const struct kex *kex)
 {
@@ -424,6 +431,8 @@ kex_derive(
 	size_t len = alg->secret_len;
 	enum err err;
 
+	if (kex->pair == NULL)
+		return ERR_WRONG_STATE;
 	if (group == NULL)
 		return ERR_CRYPTO;
 	if (!take_peer(alg, group, peer_public))

@@ -28,6 +28,11 @@ enum err kex_from_pair(const struct alg *alg, struct view private,
 
 void kex_free(struct kex *kex); /* wipes; accepts NULL */
 
+/* Wipes the private half, which has served: kex_public() still answers,
+ * kex_derive() does not (ERR_WRONG_STATE). Best on the thread that drew it,
+ * whose allocator takes the pieces back for the next. */
+void kex_spend(struct kex *kex);
+
 const struct alg *kex_alg(const struct kex *kex);
 
 /* Our public value in the form of the wire: MODP padded to the prime's length
@@ -41,7 +46,7 @@ enum err kex_check(const struct alg *alg, struct view peer_public);
 
 /* The shared secret: MODP g^xy padded to the prime's length, ECP the x
  * coordinate (RFC 5903 7), Curve25519 the 32 octets. Checks first. */
-enum err kex_derive(const struct kex *kex, struct view peer_public,
-    struct secret *shared);
+enum err kex_derive(
+    const struct kex *kex, struct view peer_public, struct secret *shared);
 
 #endif

@@ -392,6 +392,69 @@ test_wrong_rows(void **state)
 	assert_null(kex);
 }
 
+/* The public half outlives the private one. */
+static void
+test_spent(void **state)
+{
+	const struct alg *alg = alg_get(ALG_CURVE25519);
+	struct secret first, second;
+	struct kex *own, *peer;
+	uint8_t public[32];
+
+	(void)state;
+	assert_int_equal(kex_new(alg, &own), OK);
+	assert_int_equal(kex_new(alg, &peer), OK);
+	memcpy(public, kex_public(own).at, sizeof(public));
+	assert_int_equal(kex_derive(own, kex_public(peer), &first), OK);
+	kex_spend(own);
+	kex_spend(own);
+	assert_memory_equal(kex_public(own).at, public, sizeof(public));
+	assert_int_equal(
+	    kex_derive(own, kex_public(peer), &second), ERR_WRONG_STATE);
+	assert_int_equal(kex_derive(peer, kex_public(own), &second), OK);
+	assert_memory_equal(first.octets, second.octets, first.len);
+	secret_free(&first);
+	secret_free(&second);
+	kex_free(own);
+	kex_free(peer);
+}
+
+/* A value is decoded once, yet never mistaken for another one. */
+static void
+test_held_value(void **state)
+{
+	const enum alg_id ids[] = { ALG_ECP256, ALG_MODP2048 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+		const struct alg *alg = alg_get(ids[i]);
+		struct secret a, b, c;
+		struct kex *own, *one, *two;
+		uint8_t bad[512] = { 0 };
+		struct view wrong = view_of(bad, alg->public_len);
+
+		assert_int_equal(kex_new(alg, &own), OK);
+		assert_int_equal(kex_new(alg, &one), OK);
+		assert_int_equal(kex_new(alg, &two), OK);
+		assert_int_equal(kex_check(alg, kex_public(one)), OK);
+		assert_int_equal(kex_check(alg, kex_public(one)), OK);
+		assert_int_equal(kex_derive(own, kex_public(one), &a), OK);
+		assert_int_equal(kex_check(alg, wrong), ERR_KE);
+		assert_int_equal(kex_check(alg, wrong), ERR_KE);
+		assert_int_equal(kex_derive(own, wrong, &b), ERR_KE);
+		assert_int_equal(kex_derive(own, kex_public(two), &b), OK);
+		assert_int_equal(kex_derive(own, kex_public(one), &c), OK);
+		assert_memory_not_equal(a.octets, b.octets, a.len);
+		assert_memory_equal(a.octets, c.octets, a.len);
+		secret_free(&a);
+		secret_free(&b);
+		secret_free(&c);
+		kex_free(own);
+		kex_free(one);
+		kex_free(two);
+	}
+}
+
 int
 main(void)
 {
@@ -405,6 +468,8 @@ main(void)
 		cmocka_unit_test(test_x25519_small_order),
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_wrong_rows),
+		cmocka_unit_test(test_spent),
+		cmocka_unit_test(test_held_value),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
