@@ -449,6 +449,10 @@ v2_close_now(struct ike_sa *sa)
 	switch (sa->state) {
 	case IKE_NEW:
 	case IKE_HALF_OPEN:
+		/* The heir of a rekey of ours: the one that it replaces sees to
+		 * it when the answer is here. */
+		if (sa->initiator && v2->setup == NULL)
+			return OK;
 		/* The peer may think that it is up. */
 		if (own != NULL && own->sent && own->x.type == EXCH_IKE_AUTH)
 			v2_last_word(v2, 0);
