@@ -1,10 +1,10 @@
 #include "ikev1/info.h"
-#include "ikev1/child.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "common/limit.h"
+#include "ikev1/child.h"
 #include "ikev1/life.h"
 #include "ikev1/quick.h"
 #include "kernel/install.h"

@@ -5,10 +5,10 @@
 
 #include "common/limit.h"
 #include "ikev1/auth.h"
-#include "ikev1/info.h"
-#include "ikev1/peer.h"
 #include "ikev1/child.h"
+#include "ikev1/info.h"
 #include "ikev1/life.h"
+#include "ikev1/peer.h"
 #include "ikev1/phase1.h"
 #include "ikev1/quick.h"
 #include "ikev1/sk.h"
