@@ -563,7 +563,8 @@ test_versions_are_not_mixed(void **state)
 	play_free(world.play);
 }
 
-/* Higher versions are refused in words of ours; they open nothing. */
+/* Higher versions are refused in words of ours, if the question was as long as
+ * the answer; they open nothing. */
 static void
 test_other_versions(void **state)
 {
