@@ -17,6 +17,7 @@ packets() { # HOST: through all its SAs, both ways
 	    awk '{ n += $1 } END { printf "%d\n", n }'
 }
 state_says() { ip -n "$NET_ID-$1" -d xfrm state | grep -E "$2"; }
+no_states() { [ "$(states "$1")" = 0 ]; }
 says_nowhere() { ! state_says "$@" >/dev/null; }
 
 # A ping proves little: the SAs must have carried every packet of it.
@@ -204,8 +205,67 @@ refused() { # VERSION ROLE WORDS
 	grep -iE "$3" "$NET_DIR/ours/orthrus.log"
 	net_until 5 ours_has 0
 }
-case_v2_lacks() { kernel_lacks 2 initiator; }
-case_v1_lacks() { kernel_lacks 1 responder; }
+case_v2_lacks() { kernel_lacks 2; }
+case_v1_lacks() { kernel_lacks 1; }
+case_v2_policy_in_the_way() {
+	local way
+	two_hosts
+	peer_start 2 aes128-sha256-ecp256 aes128gcm16
+	ours_start 2 aes128-sha256-ecp256 aes128gcm16
+	ip -n "$NET_ID-ours" xfrm policy add src 10.1.0.0/24 dst 10.2.0.0/24 \
+	    dir out priority 77 tmpl proto esp reqid 7 mode transport
+	way=$(ip -n "$NET_ID-ours" xfrm policy | grep -A1 10.1.0)
+	refused 2 initiator 'not ours'
+	refused 2 responder 'not ours'
+	net_until 5 holds ours 0 1
+	[ "$way" = "$(ip -n "$NET_ID-ours" xfrm policy | grep -A1 10.1.0)" ]
+	net_until 15 peer_has 0
+	# Once it is out of the way, all is well.
+	ip -n "$NET_ID-ours" xfrm policy del src 10.1.0.0/24 dst 10.2.0.0/24 \
+	    dir out
+	orthrus ours up net
+	net_until 5 both_have 1
+	pings
+}
+case_v1_policy_in_the_way() {
+	two_hosts
+	peer_start 1 aes128-sha256-ecp256 aes128gcm16
+	ours_start 1 aes128-sha256-ecp256 aes128gcm16
+	ip -n "$NET_ID-ours" xfrm policy add src 10.2.0.0/24 dst 10.1.0.0/24 \
+	    dir in priority 77 tmpl proto esp reqid 7 mode transport
+	refused 1 initiator 'not ours'
+	refused 1 responder 'not ours'
+	net_until 5 holds ours 0 1
+	net_until 15 peer_has 0
+}
+# The whole kernel lacks it then, and so does the peer: we must be asked first.
+alone_with_chacha() {
+	exec 9>/run/orthrus-chacha
+	flock 9
+}
+kernel_lacks() { # VERSION
+	alone_with_chacha
+	echo "install chacha20poly1305 /bin/false" \
+	    >/etc/modprobe.d/orthrus-lacks.conf
+	modprobe -r chacha20poly1305
+	two_hosts
+	peer_start "$1" aes128-sha256-ecp256 chacha20poly1305
+	ours_start "$1" aes128-sha256-ecp256 chacha20poly1305
+	refused "$1" responder 'does not have the algorithm'
+	net_until 5 holds ours 0 0
+	net_until 15 peer_has 0
+	rm /etc/modprobe.d/orthrus-lacks.conf
+	swan peer --initiate --child net
+	net_until 5 both_have 1
+	pings
+}
+eval "$(declare -f case_v2_chacha | sed '1s/case_v2/plain/')"
+case_v2_chacha() {
+	alone_with_chacha
+	plain_chacha
+}
+case_v2_lacks() { kernel_lacks 2; }
+case_v1_lacks() { kernel_lacks 1; }
 case_v2_policy_in_the_way() {
 	local way
 	two_hosts
@@ -430,7 +490,7 @@ libreswan() { # VERSION ROLE
 		whack --name net --terminate
 	fi
 	net_until 10 holds ours 0 0
-	net_until 10 holds peer 0 0
+	net_until 10 no_states peer
 	# And once more, the other way round.
 	if [ "$2" = initiator ]; then
 		whack --name net --initiate
