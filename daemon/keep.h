@@ -64,6 +64,7 @@ struct keeper {
 	size_t trying; /* RESOLVING or NEGOTIATING */
 	struct keep *queue_first, *queue_last;
 	struct timer queue_timer;
+	struct timer orphan_timer; /* SAs of connections that have gone */
 
 	uint64_t *lost; /* serials of children without keys */
 	size_t lost_count, lost_at;

@@ -10,7 +10,8 @@
 #include "daemon/keep.h"
 #include "daemon/names.h"
 
-#define SHUTDOWN_MS 20 /* between looks at what is left */
+#define SHUTDOWN_MS 20   /* between looks at what is left */
+#define ORPHAN_MS   1000 /* before SAs of a connection that has gone close */
 
 /* Events ---------------------------------------------------------------- */
 
@@ -45,6 +46,23 @@ peer_dead(struct keeper *keeper, const struct ike_sa *sa)
 	}
 }
 
+static bool
+gone(const struct keeper *keeper, const struct conn *conn)
+{
+	const struct policy *policy = keeper->env->policy;
+
+	return policy != NULL && policy_conn(policy, conn->name) == NULL;
+}
+
+/* Something happens to SAs of a connection that is no longer there. */
+static bool
+orphaned(const struct keeper *keeper, const struct event *event)
+{
+	return event->sa != NULL && event->sa->conn != NULL &&
+	       (gone(keeper, event->sa->conn) ||
+	           (event->conn != NULL && gone(keeper, event->conn)));
+}
+
 void
 keeper_event(struct keeper *keeper, const struct event *event)
 {
@@ -52,6 +70,9 @@ keeper_event(struct keeper *keeper, const struct event *event)
 
 	if (event->kind == EVENT_PEER_DEAD && event->sa != NULL)
 		peer_dead(keeper, event->sa);
+	if (event->kind != EVENT_EXPLAIN && orphaned(keeper, event))
+		timer_set(
+		    keeper->env->timers, &keeper->orphan_timer, ORPHAN_MS);
 	if (keeper->count == 0 || event->conn == NULL)
 		return;
 	/* Others may wait for this IKE SA, or for its failure. */
@@ -101,6 +122,8 @@ keeper_event(struct keeper *keeper, const struct event *event)
 }
 /* What the administrator asks ------------------------------------------- */
 
+static void close_orphans(void *arg);
+
 struct keeper *
 keeper_new(struct env *env, const struct keeper_names *names)
 {
@@ -116,6 +139,7 @@ keeper_new(struct env *env, const struct keeper_names *names)
 	map_init(&keeper->by_name, seed);
 	map_init(&keeper->by_reqid, seed);
 	timer_init(&keeper->queue_timer, attempt_queue, keeper);
+	timer_init(&keeper->orphan_timer, close_orphans, keeper);
 	keeper->watch = names_new(keeper);
 	if (keeper->watch == NULL) {
 		map_fini(&keeper->by_name);
@@ -155,6 +179,7 @@ keeper_free(struct keeper *keeper)
 		keep_free(keeper->first);
 	names_free(keeper->watch);
 	timer_stop(env->timers, &keeper->queue_timer);
+	timer_stop(env->timers, &keeper->orphan_timer);
 	timer_stop(env->timers, &keeper->lost_timer);
 	timer_stop(env->timers, &keeper->closing_timer);
 	map_fini(&keeper->by_name);
@@ -269,17 +294,26 @@ close_below(struct ike_sa *sa, const char *name)
 	return closed;
 }
 
+/* SAs may go while others are closed; whoever walks looks each one up. */
+static uint64_t *
+all_serials(const struct sadb *db, size_t *count)
+{
+	uint64_t *serials = calloc(db->count + 1, sizeof(*serials));
+	const struct ike_sa *sa;
+
+	*count = 0;
+	for (sa = db->first; serials != NULL && sa != NULL; sa = sa->next)
+		serials[(*count)++] = sa->serial;
+	return serials;
+}
+
 static size_t
 close_all(struct keeper *keeper, const char *name)
 {
 	struct sadb *db = keeper->env->sadb;
-	uint64_t *serials = calloc(db->count + 1, sizeof(*serials));
-	size_t count = 0, closed = 0;
+	size_t count, closed = 0;
+	uint64_t *serials = all_serials(db, &count);
 
-	if (serials == NULL)
-		return 0;
-	for (const struct ike_sa *sa = db->first; sa != NULL; sa = sa->next)
-		serials[count++] = sa->serial;
 	for (size_t i = 0; i < count; i++) {
 		struct ike_sa *sa = sa_by_serial(db, serials[i]);
 
@@ -291,6 +325,51 @@ close_all(struct keeper *keeper, const char *name)
 	}
 	free(serials);
 	return closed;
+}
+
+/* A child whose connection has gone: a copy of the name, or NULL. */
+static char *
+orphan_name(const struct keeper *keeper)
+{
+	const struct child_sa *child;
+	const struct ike_sa *sa;
+
+	for (sa = keeper->env->sadb->first; sa != NULL; sa = sa->next)
+		for (child = sa->children; child != NULL; child = child->next)
+			if (child->state <= CHILD_REKEYED &&
+			    gone(keeper, child->conn))
+				return strdup(child->conn->name);
+	return NULL;
+}
+
+/* What came up, or was left alone, when its connection had gone already: an
+ * exchange was under way during the reload, or another connection's child
+ * kept the IKE SA. */
+static void
+close_orphans(void *arg)
+{
+	struct keeper *keeper = arg;
+	struct sadb *db = keeper->env->sadb;
+	char *name = orphan_name(keeper);
+	uint64_t *serials;
+	size_t count;
+
+	if (name != NULL) {
+		close_all(keeper, name);
+		timer_set(
+		    keeper->env->timers, &keeper->orphan_timer, ORPHAN_MS);
+	}
+	free(name);
+	serials = all_serials(db, &count);
+	for (size_t i = 0; i < count; i++) {
+		struct ike_sa *sa = sa_by_serial(db, serials[i]);
+
+		if (sa != NULL && sa->state == IKE_ESTABLISHED &&
+		    sa->child_count == 0 && sa->conn != NULL &&
+		    gone(keeper, sa->conn))
+			sa->engine->close(sa);
+	}
+	free(serials);
 }
 
 enum err
@@ -441,6 +520,8 @@ keeper_policy(struct keeper *keeper, struct policy *next,
 	env->policy = policy_ref(next);
 	policy_diff(old, next, take, &reload);
 	names_policy(keeper->watch, next);
+	if (difference->gone > 0)
+		timer_set(env->timers, &keeper->orphan_timer, ORPHAN_MS);
 	policy_unref(old);
 }
 
@@ -469,7 +550,7 @@ keeper_shutdown(struct keeper *keeper, uint64_t limit_ms,
 	struct env *env = keeper->env;
 	struct sadb *db = env->sadb;
 	uint64_t *serials;
-	size_t count = 0;
+	size_t count;
 
 	if (keeper->closing)
 		return;
@@ -484,10 +565,7 @@ keeper_shutdown(struct keeper *keeper, uint64_t limit_ms,
 		keep_tell(keep, ERR_CANCELLED, "shutting down");
 		keep_rest(keep, KEEP_DOWN);
 	}
-	serials = calloc(db->count + 1, sizeof(*serials));
-	for (const struct ike_sa *sa = db->first; serials != NULL && sa != NULL;
-	     sa = sa->next)
-		serials[count++] = sa->serial;
+	serials = all_serials(db, &count);
 	for (size_t i = 0; i < count; i++) {
 		struct ike_sa *sa = sa_by_serial(db, serials[i]);
 
