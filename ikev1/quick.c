@@ -679,23 +679,48 @@ v1_quick_refused(struct v1_sa *v1, uint32_t spi, const char *text)
 		fail(only, ERR_PEER, true, text);
 }
 
-/* A peer that is silent on everything has gone, and so has its half of the
- * SA; one that speaks of other things refuses this in its own way. */
+static bool
+carries_traffic(const struct ike_sa *sa)
+{
+	for (const struct child_sa *child = sa->children; child != NULL;
+	     child = child->next)
+		if (child->state == CHILD_UP)
+			return true;
+	return false;
+}
+
+/* The peer has said nothing at all for minutes. It is asked whether it lives,
+ * if it can be asked; where children may still carry traffic, a new ISAKMP SA
+ * is tried; else it has gone, and so has its half of this one. */
+static void
+silent(struct v1_sa *v1)
+{
+	static const char text[] = "the peer does not answer";
+	struct ike_sa *sa = &v1->ike;
+
+	if (v1_info_probe(sa) == OK)
+		return;
+	if (carries_traffic(sa)) {
+		v1_life_renew(sa);
+		return;
+	}
+	sa_event(sa, NULL, EVENT_PEER_DEAD, ERR_TIMEOUT, false, text);
+	sa_kill(sa, ERR_TIMEOUT, false, text);
+}
+
+/* A peer that speaks of other things refuses a Quick Mode in its own way. */
 void
 v1_quick_timeout(struct v1_exchange *x)
 {
 	struct ike_sa *sa = x->x.sa;
 	struct child_sa *child = v1_quick_child(x);
 	uint64_t begun = child != NULL ? child->created_ms : 0;
-	bool silent = x->x.role == ROLE_INITIATOR && sa->last_in_ms < begun;
+	bool nothing = x->x.role == ROLE_INITIATOR && sa->last_in_ms < begun;
 
 	sa_hold(sa);
 	sa_log(sa, LOG_LEVEL_WARNING, "Quick Mode: the peer does not answer");
 	fail(x, ERR_TIMEOUT, false, "the peer does not answer");
-	if (silent && sa->state != IKE_DEAD) {
-		sa_event(sa, NULL, EVENT_PEER_DEAD, ERR_TIMEOUT, false,
-		    "the peer does not answer");
-		sa_kill(sa, ERR_TIMEOUT, false, "the peer does not answer");
-	}
+	if (nothing && sa->state != IKE_DEAD)
+		silent(v1_sa(sa));
 	sa_release(sa);
 }

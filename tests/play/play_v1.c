@@ -778,6 +778,26 @@ test_dpd(void **state)
 	play_free(pair.play);
 }
 
+/* Nobody watches, but a renewal finds no answer: the peer is asked then. */
+static void
+test_unanswered_renewal(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 23);
+	up(&pair);
+	gateway_silence(pair.right, true);
+	/* Renewals begin a good half an hour later. */
+	play_run(pair.play, 2000000);
+	assert_int_equal(gateway_ike_count(pair.left), 1);
+	play_run(pair.play, 1600000);
+	assert_int_equal(pair.left->events[EVENT_PEER_DEAD], 1);
+	assert_int_equal(pair.left->env.sadb->count, 0);
+	assert_int_equal(pair.left->kernel.sa_count, 0);
+	play_free(pair.play);
+}
+
 /* Traffic is proof of life: nothing is asked. */
 static void
 test_dpd_traffic(void **state)
@@ -1392,6 +1412,7 @@ main(void)
 		cmocka_unit_test(test_lost_last_message),
 		cmocka_unit_test(test_replay),
 		cmocka_unit_test(test_dpd),
+		cmocka_unit_test(test_unanswered_renewal),
 		cmocka_unit_test(test_dpd_traffic),
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_child_close),
