@@ -397,7 +397,7 @@ static void
 test_spent(void **state)
 {
 	const struct alg *alg = alg_get(ALG_CURVE25519);
-	struct secret first, second;
+	struct secret first = { 0 }, second = { 0 };
 	struct kex *own, *peer;
 	uint8_t public[32];
 
@@ -428,7 +428,7 @@ test_held_value(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
 		const struct alg *alg = alg_get(ids[i]);
-		struct secret a, b, c;
+		struct secret a = { 0 }, b = { 0 }, c = { 0 };
 		struct kex *own, *one, *two;
 		uint8_t bad[512] = { 0 };
 		struct view wrong = view_of(bad, alg->public_len);
