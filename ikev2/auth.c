@@ -136,25 +136,35 @@ read_auth(const struct msg *msg, struct view *mac)
 
 /* Establishment ---------------------------------------------------------- */
 
-/* RFC 7296 2.4: the peer has no other SA; ours with the same identity are
- * leftovers. */
+/* Another SA between the same two identities. */
+static struct ike_sa *
+leftover(const struct ike_sa *sa)
+{
+	struct ike_sa *other = NULL;
+
+	while (
+	    (other = sa_by_remote(sa->env->sadb, sa->id_remote, other)) != NULL)
+		if (other != sa && other->id_local != NULL &&
+		    ident_equal(other->id_local, sa->id_local))
+			break;
+	return other;
+}
+
+/* RFC 7296 2.4, 3.10.1: the peer has no other SA between these two identities;
+ * those that we have are leftovers. Each end tells people, who may do
+ * anything: the search begins anew. */
 static void
 obey_initial_contact(struct ike_sa *sa, const struct msg *msg)
 {
-	struct ike_sa *other = NULL, *next;
+	struct ike_sa *other;
 
 	if (!msg_has(msg, KIND_N_INITIAL_CONTACT) ||
 	    !sa->env->policy->uniqueids)
 		return;
-	other = sa_by_remote(sa->env->sadb, sa->id_remote, NULL);
-	while (other != NULL) {
-		next = sa_by_remote(sa->env->sadb, sa->id_remote, other);
-		if (other != sa) {
-			sa_log(other, LOG_LEVEL_INFO,
-			    "the peer began anew (INITIAL_CONTACT)");
-			sa_kill(other, OK, true, "the peer began anew");
-		}
-		other = next;
+	while ((other = leftover(sa)) != NULL) {
+		sa_log(other, LOG_LEVEL_INFO,
+		    "the peer began anew (INITIAL_CONTACT)");
+		sa_kill(other, OK, true, "the peer began anew");
 	}
 }
 
@@ -371,6 +381,15 @@ fitting(struct ike_sa *sa, struct v2_conns *conns, const struct ident *own,
 	    conns->conn, count, own, &sa->local.addr, peer, &sa->remote.addr);
 }
 
+/* What was proven is what this connection would have asked for; addresses,
+ * identities and proposals have been held against it already. */
+static bool
+same_proof(const struct conn *a, const struct conn *b)
+{
+	return a->local.auth == b->local.auth &&
+	       a->remote.auth == b->remote.auth;
+}
+
 enum err
 v2_auth_conns(struct ike_sa *sa, struct v2_conns *conns)
 {
@@ -382,8 +401,7 @@ v2_auth_conns(struct ike_sa *sa, struct v2_conns *conns)
 		return err;
 	conns->count = fitting(sa, conns, sa->id_local, sa->id_remote);
 	for (i = 0; i < conns->count; i++)
-		if (conns->conn[i] == sa->conn ||
-		    conn_same_peer(conns->conn[i], sa->conn))
+		if (same_proof(conns->conn[i], sa->conn))
 			conns->conn[count++] = conns->conn[i];
 	conns->count = count;
 	return OK;

@@ -11,7 +11,8 @@
 void v2_auth_begin(struct v2_sa *v2);
 
 /* Of the connections for these addresses, those that an established SA may
- * serve: its suite, its identities, the same peer; best first. */
+ * serve: its addresses, suite and identities, the same way of proving them;
+ * best first. */
 struct v2_conns;
 enum err v2_auth_conns(struct ike_sa *sa, struct v2_conns *conns);
 

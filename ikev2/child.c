@@ -70,7 +70,8 @@ substitute(
 	unsigned i;
 
 	for (i = 0; i < list->count; i++)
-		if (!addr_equal(&list->item[i].first, &list->item[i].last))
+		if (list->item[i].first.family != addr->family ||
+		    !addr_equal(&list->item[i].first, &list->item[i].last))
 			return ERR_TS;
 	original->addr = list->item[0].first;
 	for (i = 0; i < list->count; i++)

@@ -233,6 +233,9 @@ v2_follow(struct v2_sa *v2, const struct endpoint *local,
 		/* Only a peer behind NAT moves by itself; and if both are, only
 		 * the side that the peer had to find stays put. */
 		return;
+	} else if (sa->natt && !natt) {
+		/* Port 500 carries no ESP: there is no way back to it. */
+		return;
 	}
 	if (sa->state != IKE_HALF_OPEN)
 		sa_log(sa, LOG_LEVEL_INFO,
@@ -364,11 +367,6 @@ static void
 answered(
     struct v2_sa *v2, struct v2_exchange *x, struct msg *msg, enum err parsed)
 {
-	if (x->x.waiting) {
-		env_count(v2->sa.env, COUNTER_PACKETS_REPEATED);
-		msg_free(msg);
-		return;
-	}
 	rexmit_stop(&x->x.rexmit);
 	if (parsed == OK && msg->unknown_critical == 0) {
 		fsm_deliver(&v2_fsm, &x->x, msg);
@@ -385,6 +383,20 @@ answered(
 	msg_free(msg);
 }
 
+/* Is a request of the peer's being served? With a window of one it may not ask
+ * for anything else yet (RFC 7296 2.3), and what it would change, such as the
+ * identity that is being proven, must not change under our hands. */
+static bool
+serving(const struct v2_sa *v2)
+{
+	const struct exchange *x;
+
+	for (x = v2->sa.exchanges; x != NULL; x = x->next)
+		if (!x->ended && x->role == ROLE_RESPONDER)
+			return true;
+	return false;
+}
+
 /* Is the message ID one that may come now? RFC 7296 2.2, 2.3. */
 static bool
 in_window(struct v2_sa *v2, const struct wire_header *header,
@@ -395,15 +407,23 @@ in_window(struct v2_sa *v2, const struct wire_header *header,
 	if ((header->flags & FLAG_RESPONSE) != 0) {
 		*x = v2_own_exchange(v2);
 		return *x != NULL && (*x)->sent && (*x)->x.id == header->id &&
-		       (*x)->x.type == header->exchange;
+		       (*x)->x.type == header->exchange && !(*x)->x.waiting;
 	}
+	/* RFC 7296 2.2: IDs never wrap; this one would lead back to 0. */
+	if (header->id == UINT32_MAX)
+		return false;
 	*repeat = header->id + 1 == v2->next_in;
 	/* No identity is proven yet: nothing but IKE_AUTH is looked at. */
 	if (v2->sa.state < IKE_ESTABLISHED &&
 	    (header->exchange != EXCH_IKE_AUTH || v2->sa.initiator ||
 	        v2->setup == NULL))
 		return false;
-	return *repeat || header->id == v2->next_in;
+	if (*repeat)
+		return true;
+	/* One AUTH is all that a half-open SA takes: who failed begins anew. */
+	if (v2->setup != NULL && v2->setup->failed)
+		return false;
+	return header->id == v2->next_in && !serving(v2);
 }
 
 /* Opens a message of an SA's peer; true when it is whole, with the type of its

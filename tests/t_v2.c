@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "ikev2/child.h"
 #include "ikev2/frag.h"
 #include "ikev2/internal.h"
 #include "ikev2/key.h"
@@ -619,6 +620,43 @@ hostile_selectors(void **state)
 	}
 }
 
+/* RFC 7296 2.23.1: outer addresses take the place of single addresses of the
+ * same family, and of nothing else: the originals correct checksums. */
+static void
+nat_is_undone_in_one_family(void **state)
+{
+	static const struct {
+		const char *local, *remote;
+		enum err err;
+	} row[] = {
+		{ "10.0.0.5/32", "10.0.0.6/32", OK },
+		{ "2001:db8::5/128", "10.0.0.6/32", ERR_TS },
+		{ "10.0.0.5/32", "2001:db8::6/128", ERR_TS },
+		{ "10.0.0.4/31", "10.0.0.6/32", ERR_TS },
+	};
+	struct ike_sa sa = { .nat_remote = true };
+	size_t i;
+
+	(void)state;
+	assert_true(addr_parse(&sa.local.addr, "192.0.2.1"));
+	assert_true(addr_parse(&sa.remote.addr, "192.0.2.2"));
+	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		struct ts_list local = { .count = 1,
+			.item = { ts_of(row[i].local) } };
+		struct ts_list remote = { .count = 1,
+			.item = { ts_of(row[i].remote) } };
+		struct endpoint own, peer;
+
+		assert_int_equal(
+		    v2_child_undo_nat(&sa, &local, &remote, &own, &peer),
+		    row[i].err);
+		if (row[i].err != OK)
+			continue;
+		assert_true(addr_equal(&local.item[0].last, &sa.local.addr));
+		assert_true(addr_equal(&remote.item[0].first, &sa.remote.addr));
+	}
+}
+
 static void
 small_bodies(void **state)
 {
@@ -1195,6 +1233,7 @@ main(void)
 		cmocka_unit_test(mutilated_proposals),
 		cmocka_unit_test(selectors_cross_the_wire),
 		cmocka_unit_test(hostile_selectors),
+		cmocka_unit_test(nat_is_undone_in_one_family),
 		cmocka_unit_test(small_bodies),
 		cmocka_unit_test(known_messages_open),
 		cmocka_unit_test(every_suite_and_length),
