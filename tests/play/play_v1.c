@@ -940,6 +940,34 @@ test_ike_rekey(void **state)
 	}
 }
 
+/* Renewals go through the NAT on the ports that are open, from either end. */
+static void
+test_nat_renewal(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		struct pair pair;
+		struct gateway *gw;
+		struct child_sa *child;
+
+		begin_nat(&pair, 60 + i, i < 2 ? MODE_TUNNEL : MODE_TRANSPORT);
+		gw = i % 2 == 0 ? pair.left : pair.right;
+		up(&pair);
+		rekey_ike(gw);
+		play_run(pair.play, 30000);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		child = gateway_child(gw);
+		assert_int_equal(child->sa->engine->child_rekey(child), OK);
+		play_run(pair.play, 60000);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		assert_int_equal(pair.right->events[EVENT_IKE_REKEYED], 1);
+		assert_int_equal(pair.right->events[EVENT_CHILD_REKEYED], 1);
+		if (i < 2)
+			expect_traffic(&pair);
+		play_free(pair.play);
+	}
+}
+
 /* A week of lifetimes, with weather: one of everything at its end, no gap in
  * between. */
 static void
@@ -1418,6 +1446,7 @@ main(void)
 		cmocka_unit_test(test_child_close),
 		cmocka_unit_test(test_child_rekey),
 		cmocka_unit_test(test_ike_rekey),
+		cmocka_unit_test(test_nat_renewal),
 		cmocka_unit_test(test_week),
 		cmocka_unit_test(test_isakmp_delete),
 		cmocka_unit_test(test_isakmp_expiry),
