@@ -30,13 +30,18 @@ struct id_spot {
 	uint32_t at;
 };
 
-struct policy_index {
-	uint32_t *names; /* sorted by name */
+/* What is asked by the peer's address. */
+struct reach {
 	struct addr_spot *addrs;
 	size_t addr_count;
+	struct list by_fit[FIT_COUNT]; /* FIT_ADDR's stays empty */
+};
+
+struct policy_index {
+	uint32_t *names; /* sorted by name */
+	struct reach all, distinct;
 	struct id_spot *ids;
 	size_t id_count;
-	struct list by_fit[FIT_COUNT]; /* FIT_ADDR's stays empty */
 	struct list loose; /* not FIT_ADDR, and any remote identity will do */
 	uint32_t last_reqid;
 	bool wrapped; /* reqids have been through once */
@@ -142,17 +147,23 @@ ident_same(const struct ident *a, const struct ident *b)
 	return ident_equal(a, b);
 }
 
-/* Everything that an IKE SA depends on. */
 static bool
-end_same_peer(const struct conn_end *a, const struct conn_end *b)
+hosts_equal(const struct conn_end *a, const struct conn_end *b)
 {
-	if (a->host_count != b->host_count || a->auth != b->auth ||
-	    a->ike_port != b->ike_port || !ident_same(a->id, b->id))
+	if (a->host_count != b->host_count)
 		return false;
 	for (size_t i = 0; i < a->host_count; i++)
 		if (!host_equal(&a->host[i], &b->host[i]))
 			return false;
 	return true;
+}
+
+/* Everything that an IKE SA depends on. */
+static bool
+end_same_peer(const struct conn_end *a, const struct conn_end *b)
+{
+	return a->auth == b->auth && a->ike_port == b->ike_port &&
+	       ident_same(a->id, b->id) && hosts_equal(a, b);
 }
 
 static bool
@@ -465,9 +476,11 @@ conn_is_loose(const struct conn *conn)
 	           conn_in_list(conn, FIT_ANY));
 }
 
-/* Two passes over conns for each list: bound ones first. */
+/* Two passes over conns for each list: bound ones first. skip: NULL, or marks
+ * of those to be left out. */
 static bool
-list_build(struct list *list, const struct policy *policy, enum fit fit)
+list_build(struct list *list, const struct policy *policy, enum fit fit,
+    const bool *skip)
 {
 	list->at = calloc(policy->count + 1, sizeof *list->at);
 	if (list->at == NULL)
@@ -476,7 +489,8 @@ list_build(struct list *list, const struct policy *policy, enum fit fit)
 		for (size_t i = 0; i < policy->count; i++) {
 			const struct conn *conn = policy->conns[i];
 
-			if (conn_is_bound(conn) != (pass == 0))
+			if (conn_is_bound(conn) != (pass == 0) ||
+			    (skip != NULL && skip[i]))
 				continue;
 			if (fit == FIT_COUNT ? conn_is_loose(conn)
 			                     : conn_in_list(conn, fit))
@@ -525,42 +539,145 @@ name_order(const void *a, const void *b, void *arg)
 }
 
 static bool
-spots_build(struct policy_index *index, const struct policy *policy)
+addrs_build(struct reach *reach, const struct policy *policy, const bool *skip)
 {
-	index->names = calloc(policy->count + 1, sizeof *index->names);
-	index->addrs =
-	    calloc(policy->count * HOSTS_MAX + 1, sizeof *index->addrs);
-	index->ids = calloc(policy->count + 1, sizeof *index->ids);
-	if (index->names == NULL || index->addrs == NULL || index->ids == NULL)
+	reach->addrs =
+	    calloc(policy->count * HOSTS_MAX + 1, sizeof *reach->addrs);
+	if (reach->addrs == NULL)
 		return false;
 	for (size_t i = 0; i < policy->count; i++) {
 		const struct conn *conn = policy->conns[i];
 		const struct conn_end *end = &conn->remote;
 
-		index->names[i] = (uint32_t)i;
-		if (conn->autostart == AUTO_IGNORE)
+		if (conn->autostart == AUTO_IGNORE || (skip && skip[i]))
 			continue;
 		for (size_t j = 0; j < end->host_count; j++) {
 			struct addr_spot *spot =
-			    &index->addrs[index->addr_count];
+			    &reach->addrs[reach->addr_count];
 
 			if (end->host[j].kind != HOST_ADDR)
 				continue;
 			spot->addr = end->host[j].addr;
 			spot->at = (uint32_t)i;
-			index->addr_count++;
+			reach->addr_count++;
 		}
-		if (!id_is_any(end->id)) {
-			index->ids[index->id_count].hash = id_hash(end->id);
-			index->ids[index->id_count++].at = (uint32_t)i;
-		}
+	}
+	qsort(reach->addrs, reach->addr_count, sizeof *reach->addrs,
+	    addr_spot_order);
+	return true;
+}
+
+static bool
+reach_build(struct reach *reach, const struct policy *policy, const bool *skip)
+{
+	for (enum fit fit = FIT_NAME; fit <= FIT_ANY; fit++)
+		if (!list_build(&reach->by_fit[fit], policy, fit, skip))
+			return false;
+	return addrs_build(reach, policy, skip);
+}
+
+static void
+reach_fini(struct reach *reach)
+{
+	free(reach->addrs);
+	for (size_t i = 0; i < FIT_COUNT; i++)
+		free(reach->by_fit[i].at);
+}
+
+static bool
+spots_build(struct policy_index *index, const struct policy *policy)
+{
+	index->names = calloc(policy->count + 1, sizeof *index->names);
+	index->ids = calloc(policy->count + 1, sizeof *index->ids);
+	if (index->names == NULL || index->ids == NULL)
+		return false;
+	for (size_t i = 0; i < policy->count; i++) {
+		const struct conn *conn = policy->conns[i];
+
+		index->names[i] = (uint32_t)i;
+		if (conn->autostart == AUTO_IGNORE ||
+		    id_is_any(conn->remote.id))
+			continue;
+		index->ids[index->id_count].hash = id_hash(conn->remote.id);
+		index->ids[index->id_count++].at = (uint32_t)i;
 	}
 	qsort_r(index->names, policy->count, sizeof *index->names, name_order,
 	    (void *)(uintptr_t)policy);
-	qsort(index->addrs, index->addr_count, sizeof *index->addrs,
-	    addr_spot_order);
 	qsort(index->ids, index->id_count, sizeof *index->ids, id_spot_order);
 	return true;
+}
+
+/* The same to a peer that has not said who it is. */
+static bool
+conns_alike(const struct conn *a, const struct conn *b)
+{
+	return a->keyexchange == b->keyexchange &&
+	       (a->autostart == AUTO_IGNORE) == (b->autostart == AUTO_IGNORE) &&
+	       a->remote.auth == b->remote.auth &&
+	       a->local.auth == b->local.auth &&
+	       hosts_equal(&a->local, &b->local) &&
+	       hosts_equal(&a->remote, &b->remote) &&
+	       proposals_equal(&a->ike, &b->ike);
+}
+
+/* Equal for those that are alike. */
+static uint64_t
+alike_hash(const struct conn *conn)
+{
+	const struct conn_end *ends[] = { &conn->local, &conn->remote };
+	uint64_t hash = 0xcbf29ce484222325u + conn->keyexchange;
+
+	for (size_t i = 0; i < 2; i++) {
+		for (size_t j = 0; j < ends[i]->host_count; j++) {
+			const struct conn_host *host = &ends[i]->host[j];
+			struct view octets = addr_view(&host->addr);
+			const char *name =
+			    host->kind == HOST_NAME ? host->name : NULL;
+
+			/* The answer of the last lookup does not count. */
+			if (host->kind == HOST_NAME)
+				octets = view_of(
+				    name, name == NULL ? 0 : strlen(name));
+			hash = (hash ^ host->kind) * 0x100000001b3u;
+			for (size_t k = 0; k < octets.len; k++)
+				hash = (hash ^ octets.at[k]) * 0x100000001b3u;
+		}
+	}
+	return (hash ^ conn->ike.count) * 0x100000001b3u;
+}
+
+/* Marks all but the first of those that are alike. The caller frees. */
+static bool *
+twins_find(const struct policy *policy)
+{
+	struct id_spot *spots = calloc(policy->count + 1, sizeof *spots);
+	bool *twin = calloc(policy->count + 1, sizeof *twin);
+
+	if (spots == NULL || twin == NULL) {
+		free(spots);
+		free(twin);
+		return NULL;
+	}
+	for (size_t i = 0; i < policy->count; i++) {
+		spots[i].hash = alike_hash(policy->conns[i]);
+		spots[i].at = (uint32_t)i;
+	}
+	qsort(spots, policy->count, sizeof *spots, id_spot_order);
+	for (size_t i = 1; i < policy->count; i++) {
+		const struct conn *conn = policy->conns[spots[i].at];
+		size_t j = i;
+
+		/* Against the firsts before it under the same hash, and the
+		 * nearest one is nearly always like it. */
+		while (j-- > 0 && spots[j].hash == spots[i].hash) {
+			if (conns_alike(policy->conns[spots[j].at], conn)) {
+				twin[spots[i].at] = true;
+				break;
+			}
+		}
+	}
+	free(spots);
+	return twin;
 }
 
 static void
@@ -569,10 +686,9 @@ index_free(struct policy_index *index)
 	if (index == NULL)
 		return;
 	free(index->names);
-	free(index->addrs);
 	free(index->ids);
-	for (size_t i = 0; i < FIT_COUNT; i++)
-		free(index->by_fit[i].at);
+	reach_fini(&index->all);
+	reach_fini(&index->distinct);
 	free(index->loose.at);
 	free(index);
 }
@@ -581,15 +697,21 @@ static struct policy_index *
 index_new(const struct policy *policy)
 {
 	struct policy_index *index = calloc(1, sizeof *index);
+	bool *twin = twins_find(policy);
+	bool good;
 
-	if (index == NULL)
+	if (index == NULL || twin == NULL) {
+		free(index);
+		free(twin);
 		return NULL;
+	}
 	index->last_reqid = REQID_FIRST - 1;
-	if (!spots_build(index, policy) ||
-	    !list_build(&index->by_fit[FIT_NAME], policy, FIT_NAME) ||
-	    !list_build(&index->by_fit[FIT_RANGE], policy, FIT_RANGE) ||
-	    !list_build(&index->by_fit[FIT_ANY], policy, FIT_ANY) ||
-	    !list_build(&index->loose, policy, FIT_COUNT)) {
+	good = spots_build(index, policy) &&
+	       reach_build(&index->all, policy, NULL) &&
+	       reach_build(&index->distinct, policy, twin) &&
+	       list_build(&index->loose, policy, FIT_COUNT, NULL);
+	free(twin);
+	if (!good) {
 		index_free(index);
 		return NULL;
 	}
@@ -713,25 +835,33 @@ want_list(struct want *want, const struct list *list, enum fit fit)
 }
 
 static void
-want_addr(struct want *want)
+want_addr(struct want *want, const struct reach *reach)
 {
-	const struct policy_index *index = want->policy->index;
-	size_t low = 0, high = index->addr_count;
+	size_t low = 0, high = reach->addr_count;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (addr_compare(&index->addrs[middle].addr, want->remote) < 0)
+		if (addr_compare(&reach->addrs[middle].addr, want->remote) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
 	for (int exact = 1; exact >= 0; exact--)
 		for (size_t i = low;
-		     i < index->addr_count && want->count < want->max &&
-		     addr_equal(&index->addrs[i].addr, want->remote);
+		     i < reach->addr_count && want->count < want->max &&
+		     addr_equal(&reach->addrs[i].addr, want->remote);
 		     i++)
-			want_add(want, index->addrs[i].at, FIT_ADDR, exact);
+			want_add(want, reach->addrs[i].at, FIT_ADDR, exact);
+}
+
+static size_t
+want_reach(struct want *want, const struct reach *reach)
+{
+	want_addr(want, reach);
+	for (enum fit fit = FIT_NAME; fit <= FIT_ANY; fit++)
+		want_list(want, &reach->by_fit[fit], fit);
+	return want->count;
 }
 
 size_t
@@ -741,10 +871,17 @@ policy_candidates(const struct policy *policy, const struct addr *local,
 {
 	struct want want = { policy, local, remote, version, found, 0, max };
 
-	want_addr(&want);
-	for (enum fit fit = FIT_NAME; fit <= FIT_ANY; fit++)
-		want_list(&want, &policy->index->by_fit[fit], fit);
-	return want.count;
+	return want_reach(&want, &policy->index->all);
+}
+
+size_t
+policy_distinct(const struct policy *policy, const struct addr *local,
+    const struct addr *remote, unsigned version, struct conn **found,
+    size_t max)
+{
+	struct want want = { policy, local, remote, version, found, 0, max };
+
+	return want_reach(&want, &policy->index->distinct);
 }
 
 size_t
@@ -822,7 +959,7 @@ policy_by_identity(const struct policy *policy, const struct addr *local_addr,
 	    found, want.count, local, local_addr, remote, remote_addr);
 	want.count = named;
 	/* Then those that any identity fits, or the address as identity. */
-	want_addr(&want);
+	want_addr(&want, &policy->index->all);
 	for (enum fit fit = FIT_NAME; fit <= FIT_ANY; fit++)
 		want_list(&want, &policy->index->loose, fit);
 	left = named;

@@ -116,6 +116,14 @@ size_t policy_candidates(const struct policy *policy, const struct addr *local,
     const struct addr *remote, unsigned version, struct conn **found,
     size_t max);
 
+/* policy_candidates() for a peer whose identity is not known yet: of those that
+ * are alike in everything that counts until then (ends' addresses, version,
+ * authentication, IKE proposals) only the first. Thousands that wait at %any
+ * and differ in the peer's identity are looked at as one. */
+size_t policy_distinct(const struct policy *policy, const struct addr *local,
+    const struct addr *remote, unsigned version, struct conn **found,
+    size_t max);
+
 /* Narrows candidates, in place, to those that fit identities (either may be
  * NULL: not known), best first: both exact, remote exact, local exact, any.
  * Returns their number. Address end identities count as IDs of type address.

@@ -216,19 +216,17 @@ read_identity(struct ike_sa *sa, struct view body, struct ident **ident)
 static struct conn *
 choose_conn(struct ike_sa *sa, const struct ident *claimed)
 {
-	struct conn *found[V1_CONNS], *fit[V1_CONNS];
-	size_t count, kept = 0;
+	struct conn *found[V1_CONNS];
+	size_t count;
 
-	count = policy_candidates(sa->env->policy, &sa->local.addr,
-	    &sa->remote.addr, 1, found, V1_CONNS);
+	count = policy_by_identity(sa->env->policy, &sa->local.addr,
+	    &sa->remote.addr, 1, NULL, claimed, found, V1_CONNS);
 	for (size_t i = 0; i < count; i++)
 		if (found[i]->remote.auth == AUTH_PSK &&
 		    proposals_allow(&found[i]->ike, &sa->suite))
-			fit[kept++] = found[i];
-	kept = policy_identify(
-	    fit, kept, NULL, &sa->local.addr, claimed, &sa->remote.addr);
-	if (kept > 0)
-		return fit[0];
+			return found[i];
+	count = policy_candidates(sa->env->policy, &sa->local.addr,
+	    &sa->remote.addr, 1, found, V1_CONNS);
 	explain_identity(sa->env, sa, found, count, NULL, claimed);
 	return NULL;
 }

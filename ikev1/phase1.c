@@ -167,7 +167,7 @@ v1_main_first(struct env *env, const struct packet *packet,
 
 	/* No connection speaks IKEv1 with this address: silence. */
 	if (env->policy == NULL ||
-	    policy_candidates(env->policy, &packet->local.addr,
+	    policy_distinct(env->policy, &packet->local.addr,
 	        &packet->remote.addr, 1, &found, 1) == 0) {
 		env_count(env, COUNTER_V1_WITHOUT_CONN);
 		if (limit_log(env->limit))
@@ -335,7 +335,7 @@ v1_main_choose(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	offers = calloc(sapay.count + 1, sizeof(*offers));
 	if (offers == NULL)
 		return out_of_memory(base);
-	count = policy_candidates(sa->env->policy, &sa->local.addr,
+	count = policy_distinct(sa->env->policy, &sa->local.addr,
 	    &sa->remote.addr, 1, found, V1_CONNS);
 	offer_count =
 	    v1_sapay_offers(&sapay, PROTO_IKE, offers, want_psk, NULL);

@@ -154,10 +154,12 @@ v1_select_of(const struct msg *msg, struct ts *initiator, struct ts *responder)
 size_t
 v1_select_conns(struct ike_sa *sa, struct conn *found[static V1_CONNS])
 {
-	size_t count = policy_candidates(sa->env->policy, &sa->local.addr,
-	    &sa->remote.addr, 1, found, V1_CONNS);
-	size_t kept = 0;
+	size_t count, kept = 0;
 
+	if (sa->id_remote == NULL)
+		return 0;
+	count = policy_by_identity(sa->env->policy, &sa->local.addr,
+	    &sa->remote.addr, 1, sa->id_local, sa->id_remote, found, V1_CONNS);
 	for (size_t i = 0; i < count; i++) {
 		struct conn *conn = found[i];
 

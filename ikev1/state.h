@@ -26,7 +26,7 @@
 #define V1_NONCE_MAX   256
 #define V1_DIGEST      20
 #define V1_MESSAGE_MAX 4096 /* octets of a message of ours */
-#define V1_CONNS       64   /* connections looked at for one peer */
+#define V1_CONNS       256  /* connections looked at for one peer */
 #define V1_QUICK_MAX   64   /* Quick Modes of the peer at once, per SA */
 #define V1_SEEN_MAX    256  /* message IDs remembered, per SA */
 #define V1_LINGER_MS                                                           \

@@ -365,20 +365,24 @@ v2_auth_i_finish(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 
 /* Responder -------------------------------------------------------------- */
 
-/* Of the connections whose proposals allow what IKE_SA_INIT has chosen, those
- * that fit both identities, best first: a switch never weakens anything. */
-static size_t
+/* Of the connections that fit both identities, best first, those whose
+ * proposals allow what IKE_SA_INIT has chosen: a switch never weakens
+ * anything. */
+static enum err
 fitting(struct ike_sa *sa, struct v2_conns *conns, const struct ident *own,
     const struct ident *peer)
 {
 	size_t i, count = 0;
+	enum err err = v2_conns_find(
+	    conns, sa->env, &sa->local.addr, &sa->remote.addr, own, peer);
 
+	if (err != OK)
+		return err;
 	for (i = 0; i < conns->count; i++)
 		if (proposals_allow(&conns->conn[i]->ike, &sa->suite))
 			conns->conn[count++] = conns->conn[i];
 	conns->count = count;
-	return policy_identify(
-	    conns->conn, count, own, &sa->local.addr, peer, &sa->remote.addr);
+	return OK;
 }
 
 /* What was proven is what this connection would have asked for; addresses,
@@ -396,15 +400,27 @@ v2_auth_conns(struct ike_sa *sa, struct v2_conns *conns)
 	size_t i, count = 0;
 	enum err err;
 
-	err = v2_conns_find(conns, sa->env, &sa->local.addr, &sa->remote.addr);
+	if (sa->id_remote == NULL)
+		return ERR_WRONG_STATE;
+	err = fitting(sa, conns, sa->id_local, sa->id_remote);
 	if (err != OK)
 		return err;
-	conns->count = fitting(sa, conns, sa->id_local, sa->id_remote);
 	for (i = 0; i < conns->count; i++)
 		if (same_proof(conns->conn[i], sa->conn))
 			conns->conn[count++] = conns->conn[i];
 	conns->count = count;
 	return OK;
+}
+
+static void
+explain_nobody(
+    struct ike_sa *sa, const struct ident *own, const struct ident *peer)
+{
+	struct conn *near[32];
+	size_t count = policy_candidates(sa->env->policy, &sa->local.addr,
+	    &sa->remote.addr, 2, near, sizeof(near) / sizeof(near[0]));
+
+	explain_identity(sa->env, sa, near, count, own, peer);
 }
 
 static enum verdict
@@ -413,17 +429,11 @@ pick_conn(struct ike_sa *sa, struct v2_exchange *x, const struct ident *own)
 	struct v2_conns conns;
 	enum verdict verdict = DONE;
 
-	if (v2_conns_find(&conns, sa->env, &sa->local.addr, &sa->remote.addr) !=
-	    OK)
+	if (fitting(sa, &conns, own, x->peer_id) != OK)
 		return fsm_fail(
 		    &x->x, ERR_NOMEM, N_TEMPORARY_FAILURE, "out of memory");
-	if (fitting(sa, &conns, own, x->peer_id) == 0) {
-		conns.count = 0;
-		v2_conns_free(&conns);
-		if (v2_conns_find(&conns, sa->env, &sa->local.addr,
-		        &sa->remote.addr) == OK)
-			explain_identity(sa->env, sa, conns.conn, conns.count,
-			    own, x->peer_id);
+	if (conns.count == 0) {
+		explain_nobody(sa, own, x->peer_id);
 		verdict = fsm_fail(&x->x, ERR_NO_CONN, N_AUTHENTICATION_FAILED,
 		    "no connection fits the identities");
 	} else {

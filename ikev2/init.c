@@ -17,24 +17,31 @@
 
 enum err
 v2_conns_find(struct v2_conns *conns, const struct env *env,
-    const struct addr *local, const struct addr *remote)
+    const struct addr *local, const struct addr *remote,
+    const struct ident *own, const struct ident *peer)
 {
 	const struct policy *policy = env->policy;
-	size_t few = sizeof(conns->few) / sizeof(conns->few[0]);
+	size_t max = sizeof(conns->few) / sizeof(conns->few[0]);
 
 	conns->conn = conns->few;
-	conns->count =
-	    policy_candidates(policy, local, remote, 2, conns->few, few);
-	if (conns->count < few || policy->count <= few)
-		return OK;
-	conns->conn = calloc(policy->count, sizeof(*conns->conn));
-	if (conns->conn == NULL) {
-		conns->conn = conns->few;
-		return ERR_NOMEM;
+	for (;;) {
+		conns->count = peer == NULL
+		                   ? policy_distinct(policy, local, remote, 2,
+		                         conns->conn, max)
+		                   : policy_by_identity(policy, local, remote,
+		                         2, own, peer, conns->conn, max);
+		if (conns->count < max || max >= policy->count)
+			return OK;
+		/* There may be more. */
+		v2_conns_free(conns);
+		max *= 8;
+		conns->conn = calloc(max, sizeof(*conns->conn));
+		if (conns->conn == NULL) {
+			conns->conn = conns->few;
+			conns->count = 0;
+			return ERR_NOMEM;
+		}
 	}
-	conns->count = policy_candidates(
-	    policy, local, remote, 2, conns->conn, policy->count);
-	return OK;
 }
 
 void
@@ -278,7 +285,7 @@ choose(struct request *request)
 	enum err err;
 
 	if (v2_conns_find(&request->conns, env, &packet->local.addr,
-	        &packet->remote.addr) != OK)
+	        &packet->remote.addr, NULL, NULL) != OK)
 		return false;
 	if (request->conns.count == 0) {
 		if (limit_log(env->limit))

@@ -24,14 +24,17 @@ enum err v2_init_initiate(struct env *env, struct conn *conn,
  * if that cannot be. */
 bool v2_init_keys(struct v2_sa *v2);
 
-/* Connections that fit the addresses; all of them, however many. */
+/* Connections that fit the addresses; all of them, however many. With the
+ * peer's identity those that fit it too, best first (policy_by_identity; own
+ * may be NULL); without (NULL) one of each sort (policy_distinct). */
 struct v2_conns {
 	struct conn **conn;
 	size_t count;
 	struct conn *few[32];
 };
 enum err v2_conns_find(struct v2_conns *conns, const struct env *env,
-    const struct addr *local, const struct addr *remote);
+    const struct addr *local, const struct addr *remote,
+    const struct ident *own, const struct ident *peer);
 void v2_conns_free(struct v2_conns *conns);
 
 /* Steps. */

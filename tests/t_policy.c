@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -287,6 +288,89 @@ test_many(void **state)
 	free(c);
 }
 
+/* Before the identity is known, those alike count as one: the first. */
+static void
+test_distinct(void **state)
+{
+	struct addr us = addr("192.0.2.1"), them = addr("203.0.113.9");
+	struct conn *c[10], *found[10];
+	struct policy *p;
+	bool strict;
+	const char *problem;
+	size_t count, at;
+
+	(void)state;
+	c[0] = conn("ignored", "*", "*", NULL, "z");
+	c[0]->autostart = AUTO_IGNORE;
+	c[1] = conn("a", "*", "*", NULL, "a");
+	c[2] = conn("b", "*", "*", NULL, "b");
+	c[3] = conn("v2", "*", "*", NULL, "c");
+	c[3]->keyexchange = KEYEX_IKEV2;
+	c[4] = conn("ike", "*", "*", NULL, "d");
+	assert_int_equal(proposals_parse(&c[4]->ike, PROTO_IKE,
+	                     "aes256-sha512-ecp521", &strict, &at, &problem),
+	    OK);
+	c[5] = conn("ours", "192.0.2.1", "*", NULL, "e");
+	c[6] = conn("ours too", "192.0.2.1", "*", NULL, "f");
+	c[7] = conn("exact", "*", "203.0.113.9", NULL, "g");
+	c[8] = conn("exact too", "*", "203.0.113.9", NULL, "h");
+	c[9] = conn("range", "*", "203.0.113.0-203.0.113.255", NULL, "i");
+	p = policy(c, 10);
+	count = policy_distinct(p, &us, &them, 2, found, 10);
+	assert_string_equal(names(found, count), "exact range ours a v2 ike");
+	count = policy_distinct(p, &us, &them, 1, found, 10);
+	assert_string_equal(names(found, count), "exact range ours a ike");
+	count = policy_distinct(p, &us, &them, 1, found, 2);
+	assert_string_equal(names(found, count), "exact range");
+	policy_unref(p);
+}
+
+/* Microseconds of CPU of one responder's lookups among so many at %any. */
+static double
+lookup_us(size_t conns)
+{
+	struct conn **c = calloc(conns, sizeof *c), *found[32];
+	struct addr us = addr("192.0.2.1"), them = addr("203.0.113.9");
+	struct timespec begin, end;
+	struct ident *last;
+	struct policy *p;
+	char name[32];
+
+	assert_non_null(c);
+	for (size_t i = 0; i < conns; i++) {
+		snprintf(name, sizeof name, "n%zu.example", i);
+		c[i] = conn(name, "*", "*", NULL, name);
+	}
+	p = policy(c, conns);
+	last = id(name);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+	for (unsigned i = 0; i < 2000; i++) {
+		assert_int_equal(
+		    policy_distinct(p, &us, &them, 2, found, 32), 1);
+		assert_int_equal(
+		    policy_by_identity(p, &us, &them, 2, NULL, last, found, 32),
+		    1);
+	}
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+	ident_unref(last);
+	policy_unref(p);
+	free(c);
+	return (double)(end.tv_sec - begin.tv_sec) * 1e6 +
+	       (double)(end.tv_nsec - begin.tv_nsec) / 1e3;
+}
+
+/* Linear would be a factor of 100. */
+static void
+test_lookup_cost(void **state)
+{
+	double few, many;
+
+	(void)state;
+	few = lookup_us(50);
+	many = lookup_us(5000);
+	assert_true(many < 25 * few);
+}
+
 /* However many: none is forgotten, and the order stays. */
 static void
 test_identify_many(void **state)
@@ -543,6 +627,8 @@ main(void)
 		cmocka_unit_test(test_identities_of_an_end),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_identify_many),
+		cmocka_unit_test(test_distinct),
+		cmocka_unit_test(test_lookup_cost),
 		cmocka_unit_test(test_diff),
 		cmocka_unit_test(test_equal),
 		cmocka_unit_test(test_now),

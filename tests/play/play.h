@@ -27,7 +27,7 @@
 #include "tests/play/fake_workers.h"
 
 #define PLAY_GATEWAYS 8
-#define PLAY_CONNS    64
+#define PLAY_CONNS    5008
 
 struct gateway {
 	struct play *play;
