@@ -615,6 +615,161 @@ secrets_are_loaded_again(void **state)
 
 /* Enemies ------------------------------------------------------------------ */
 
+/* A vault that has been captured asks the parent for files. */
+struct captive {
+	unsigned done, files, problems;
+	char problem[256];
+};
+
+static enum err
+captive_file(void *arg, const struct ipc_frame *frame)
+{
+	struct captive *captive = arg;
+
+	(void)frame;
+	captive->files++;
+	return OK;
+}
+
+static enum err
+captive_problem(void *arg, const struct ipc_frame *frame)
+{
+	struct captive *captive = arg;
+	const char *text = memchr(frame->body.at, 0, frame->body.len);
+	size_t path =
+	    text ? (size_t)(text + 1 - (const char *)frame->body.at) : 0;
+
+	assert_non_null(text);
+	captive->problems++;
+	snprintf(captive->problem, sizeof(captive->problem), "%.*s",
+	    (int)(frame->body.len - path), text + 1);
+	return OK;
+}
+
+static enum err
+captive_done(void *arg, const struct ipc_frame *frame)
+{
+	struct captive *captive = arg;
+
+	if (frame->type == VAULTD_FETCHED)
+		captive->done++;
+	return OK;
+}
+
+static void
+captive_closed(void *arg, enum err err, const char *why)
+{
+	(void)arg;
+	(void)err;
+	(void)why;
+}
+
+static void
+captured_vault_reads_no_other_files(void **state)
+{
+	static const struct ipc_permit rows[] = {
+		{ VAULTD_LOAD, IPC_IN, 1, VAULTD_PATH - 1, 0, captive_done },
+		{ VAULTD_FILE, IPC_IN | IPC_FD, 1, VAULTD_PATH - 1, 0,
+		    captive_file },
+		{ VAULTD_PROBLEM, IPC_IN, 1, VAULTD_PATH + 255, 0,
+		    captive_problem },
+		{ VAULTD_FETCHED, IPC_IN, 0, 0, 0, captive_done },
+		{ VAULTD_FETCH, IPC_OUT, 1, VAULTD_PATH - 1, 0, NULL },
+	};
+	static const struct {
+		const char *secrets; /* path of ipsec.secrets; NULL: the real */
+		const char *pattern;
+		const char *problem; /* NULL: the file comes */
+	} row[] = {
+		{ NULL, "%s/ipsec.secrets", NULL },
+		{ NULL, "%s/a.inc", NULL },
+		{ NULL, "%s/[a].inc", NULL },
+		{ NULL, "/etc/passwd", "neither beside" },
+		{ NULL, "/etc/passw*", "neither beside" },
+		{ NULL, "/etc/no.secrets", "No such file" },
+		{ NULL, "%s/../../etc/passwd", ".." },
+		{ NULL, "../etc/passwd", ".." },
+		{ NULL, "%s/..", ".." },
+		{ NULL, "/e*/passwd.secrets", "a directory" },
+		{ "/etc/ipsec.secrets", "/etc/passwd", "neither beside" },
+		{ "/etc/ipsec.secrets", "/etc/pass*", "neither beside" },
+		{ "/etc/ipsec.secrets", "/etc/ipsec.d/no/x", "No such file" },
+		{ "/etc/ipsec.secrets", "/etc/no.secrets", "No such file" },
+		{ "/ipsec.secrets", "/etc/passwd", "neither beside" },
+		{ "ipsec.secrets", "/etc/passwd", "neither beside" },
+		{ "/usr/local/etc/ipsec.secrets", "/usr/local/etc/x",
+		    "neither beside" },
+		{ "/srv/etc/vpn/ipsec.secrets", "/srv/etc/vpn/none",
+		    "No such file" },
+	};
+	struct scene s;
+	size_t i;
+
+	(void)state;
+	scene_init(&s);
+	write_file(&s, "a.inc", "@gw : PSK \"x y z\"\n");
+	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		const struct vault_link_events events = { on_loaded, on_closed,
+			&s };
+		struct captive captive = { 0 };
+		struct vault_link *link;
+		char pattern[256];
+		struct ipc *ipc;
+		int pair[2];
+
+		assert_int_equal(ipc_pair(pair), OK);
+		link = vault_link_new(s.loop, pair[0],
+		    row[i].secrets ? row[i].secrets : s.path, &events);
+		ipc = ipc_new(s.loop, pair[1], rows,
+		    sizeof(rows) / sizeof(rows[0]), captive_closed, &captive);
+		assert_non_null(link);
+		assert_non_null(ipc);
+		assert_int_equal(vault_link_load(link, 1), OK);
+		if (row[i].pattern[0] == '%')
+			snprintf(pattern, sizeof(pattern), "%s%s", s.dir,
+			    row[i].pattern + 2);
+		else
+			snprintf(
+			    pattern, sizeof(pattern), "%s", row[i].pattern);
+		assert_int_equal(
+		    ipc_send(ipc, VAULTD_FETCH, 1, pattern, strlen(pattern)),
+		    OK);
+		await(&s, &captive.done, 1);
+		assert_int_equal(captive.files, row[i].problem ? 0 : 1);
+		assert_int_equal(captive.problems, row[i].problem ? 1 : 0);
+		if (row[i].problem)
+			assert_non_null(
+			    strstr(captive.problem, row[i].problem));
+		ipc_free(ipc);
+		vault_link_free(link);
+	}
+	scene_fini(&s);
+}
+
+/* Whoever owns a file that is included decides about our keys. */
+static void
+included_files_are_roots(void **state)
+{
+	char path[160];
+	struct scene s;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	scene_init(&s);
+	write_file(&s, "a.inc", "@gw @one : PSK \"one secret\"\n");
+	write_file(&s, "b.inc", "@gw @two : PSK \"two secret\"\n");
+	write_file(&s, "ipsec.secrets", "include [ab].inc\n");
+	snprintf(path, sizeof(path), "%s/b.inc", s.dir);
+	assert_int_equal(chown(path, 65534, 65534), 0);
+	start_vault(&s);
+	assert_int_equal(vault_link_load(s.link, 1), OK);
+	await(&s, &s.loads, 1);
+	assert_int_equal(s.loaded.count, 1);
+	assert_non_null(strstr(s.loaded.text, "not owned by root"));
+	scene_fini(&s);
+}
+
 struct raw {
 	uint16_t type, flags;
 	uint32_t len;
@@ -843,6 +998,8 @@ main(void)
 		cmocka_unit_test(remote_bounds),
 		cmocka_unit_test(the_next_vault_answers),
 		cmocka_unit_test(secrets_are_loaded_again),
+		cmocka_unit_test(captured_vault_reads_no_other_files),
+		cmocka_unit_test(included_files_are_roots),
 		cmocka_unit_test(bad_requests_close_the_link),
 		cmocka_unit_test(bad_answers_close_the_link),
 		cmocka_unit_test(messages_are_read_carefully),
