@@ -84,6 +84,8 @@ v1_info_notify(
 
 	if (x == NULL)
 		return;
+	/* Both ends hash with one key: ours, reflected, would be the peer's. */
+	v1_see(v1, x->x.id);
 	notify_write(&out, &v1->ike, protocol, spi, type, view_of(NULL, 0));
 	finish(v1, &out, x, false);
 }
@@ -229,10 +231,13 @@ dpd_ask(struct v1_sa *v1)
 	}
 	if (v1->dpd_asked_ms == 0)
 		v1->dpd_asked_ms = now;
-	if (v1->dpd_out == 0)
+	if (v1->dpd_out == 0) {
 		v1->dpd_out = env_random_u32(sa->env) >> 1 | 1;
-	else
+		v1->dpd_first = v1->dpd_out;
+		v1->dpd_acked = v1->dpd_out - 1;
+	} else {
 		v1->dpd_out++;
+	}
 	there_send(v1, N1_R_U_THERE, v1->dpd_out);
 	if (again > timeout / 4)
 		again = timeout / 4;
@@ -313,6 +318,15 @@ v1_info_probe(struct ike_sa *sa)
 
 /* Steps ----------------------------------------------------------------- */
 
+/* Both ends hash with one key, so that a question of ours, reflected, looks
+ * like the peer's. The peer's own numbers, random as ours, are elsewhere. */
+static bool
+is_reflected(const struct v1_sa *v1, uint32_t sequence)
+{
+	return v1->dpd_out != 0 &&
+	       sequence - v1->dpd_first <= v1->dpd_out - v1->dpd_first;
+}
+
 static bool
 is_fresh(const struct v1_sa *v1, uint32_t sequence)
 {
@@ -332,6 +346,8 @@ v1_info_there(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	if (!view_u32(&data, &sequence))
 		return fsm_fail(
 		    base, ERR_SYNTAX, 0, "R-U-THERE without a sequence number");
+	if (is_reflected(v1, sequence))
+		return IGNORE;
 	if (is_fresh(v1, sequence)) {
 		v1->dpd_in = sequence;
 		v1->dpd_in_known = true;
@@ -354,8 +370,10 @@ v1_info_ack(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	uint32_t sequence;
 
 	if (!view_u32(&data, &sequence) || v1->dpd_asked_ms == 0 ||
-	    v1->dpd_out - sequence >= DPD_WINDOW)
-		return IGNORE;
+	    v1->dpd_out - sequence >= DPD_WINDOW ||
+	    v1->dpd_out - sequence >= v1->dpd_out - v1->dpd_acked)
+		return IGNORE; /* RFC 3706 5.4: a replay, among others */
+	v1->dpd_acked = sequence;
 	v1_follow(v1, &x->local, &x->remote, x->natt, false);
 	v1_info_alive(v1);
 	return DONE;

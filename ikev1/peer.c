@@ -136,10 +136,14 @@ v1_follow(struct v1_sa *v1, const struct endpoint *local,
 	if (endpoint_equal(&sa->remote, remote) &&
 	    endpoint_equal(&sa->local, local) && sa->natt == natt)
 		return;
-	/* RFC 3947 4: the responder goes where the fifth message came from.
-	 * Later only a peer behind NAT moves, and who is behind NAT himself
-	 * believes his own box only as the responder. */
-	if (floated ? sa->initiator
+	/* RFC 3947 4: the responder goes where the fifth message came from: to
+	 * another port, and only with a NAT between to another address; else
+	 * whoever passes that message on first would be the peer. Later only a
+	 * peer behind NAT moves, and who is behind NAT himself believes his own
+	 * box only as the responder. */
+	if (floated ? sa->initiator ||
+	                  (!sa->nat_remote &&
+	                      !addr_equal(&sa->remote.addr, &remote->addr))
 	            : !sa->nat_remote || (sa->nat_local && sa->initiator))
 		return;
 	go_to(v1, local, remote, natt);

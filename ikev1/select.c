@@ -151,6 +151,17 @@ v1_select_of(const struct msg *msg, struct ts *initiator, struct ts *responder)
 	return err;
 }
 
+/* Addresses and identities fit already. What the SA was agreed with must be
+ * what conn would have allowed. */
+static bool
+may_serve(const struct ike_sa *sa, const struct conn *conn)
+{
+	return conn == sa->conn || conn_same_peer(sa->conn, conn) ||
+	       (conn->local.auth == sa->conn->local.auth &&
+	           conn->remote.auth == sa->conn->remote.auth &&
+	           proposals_allow(&conn->ike, &sa->suite));
+}
+
 size_t
 v1_select_conns(struct ike_sa *sa, struct conn *found[static V1_CONNS])
 {
@@ -163,7 +174,7 @@ v1_select_conns(struct ike_sa *sa, struct conn *found[static V1_CONNS])
 	for (size_t i = 0; i < count; i++) {
 		struct conn *conn = found[i];
 
-		if (conn != sa->conn && !conn_same_peer(sa->conn, conn))
+		if (!may_serve(sa, conn))
 			continue;
 		found[kept] = conn;
 		if (conn == sa->conn) {

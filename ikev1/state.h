@@ -99,8 +99,10 @@ struct v1_sa {
 	bool dpd_in_known;
 	uint8_t refused; /* an error notify that anybody may have sent, or 0 */
 	uint32_t dpd_out, dpd_in; /* sequence numbers, RFC 3706 5.4 */
+	uint32_t dpd_first;       /* our first one */
+	uint32_t dpd_acked;       /* the last one that was acknowledged */
 	uint64_t dpd_asked_ms;    /* since when an answer is missing; 0: none */
-	uint32_t *seen;           /* message IDs of Quick Modes, a ring */
+	uint32_t *seen;           /* message IDs that count once, a ring */
 	uint16_t seen_count, seen_room, seen_at;
 };
 

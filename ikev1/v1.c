@@ -569,6 +569,17 @@ receive_quick(struct v1_sa *v1, const struct packet *packet,
 	fsm_deliver(&v1_fsm, &x->x, msg);
 }
 
+/* What is said once and may not count again. Deletes may: nothing that they
+ * name comes back, and what they speak of may be on its way still. So may the
+ * questions of RFC 3706, which have numbers of their own. */
+static bool
+counts_once(const struct msg *msg)
+{
+	return msg->sealed && !msg_has(msg, KIND_DELETE) &&
+	       !msg_has(msg, KIND_N_R_U_THERE) &&
+	       !msg_has(msg, KIND_N_R_U_THERE_ACK);
+}
+
 /* Each Informational is an exchange of its own: message ID and IV of its own
  * (RFC 2409 5.7). */
 static void
@@ -594,6 +605,12 @@ receive_info(struct v1_sa *v1, const struct packet *packet,
 		err = open_phase2(v1, NULL, msg, next);
 	if (err == OK && v1->husk && !msg_has(msg, KIND_DELETE))
 		err = ERR_WRONG_STATE;
+	if (err == OK && counts_once(msg)) {
+		if (v1_seen(v1, header->id))
+			err = ERR_EXISTS;
+		else
+			v1_see(v1, header->id);
+	}
 	x = err != OK ? NULL
 	              : v1_exchange_new(sa, EXCH_INFORMATIONAL_V1,
 	                    ROLE_RESPONDER, V1_INFO_BEGIN, header->id);
