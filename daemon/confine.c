@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/capability.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -272,11 +273,15 @@ allow_ioctl(scmp_filter_ctx filter)
 }
 
 /* UDP and TCP over IP; the system log's socket. setsockopt is free but for
- * what would take away the filter that divides port 4500. */
+ * what would take away the filter that divides port 4500. By the levels that
+ * are good, not the one that is bad: the kernel looks at 32 bits of what is
+ * compared here in 64. */
 static int
 allow_sockets(scmp_filter_ctx filter)
 {
 	static const int families[] = { AF_INET, AF_INET6, AF_UNIX };
+	static const int levels[] = { IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP,
+		IPPROTO_TCP };
 	int failed = 0;
 
 	for (size_t i = 0; i < COUNT(families); i++)
@@ -286,8 +291,10 @@ allow_sockets(scmp_filter_ctx filter)
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt),
 	    2, SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET, 0),
 	    SCMP_A2(SCMP_CMP_LT, SO_ATTACH_FILTER, 0));
-	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt),
-	    1, SCMP_A1(SCMP_CMP_NE, SOL_SOCKET, 0));
+	for (size_t i = 0; i < COUNT(levels); i++)
+		failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW,
+		    SCMP_SYS(setsockopt), 1,
+		    SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)levels[i], 0));
 	return failed;
 }
 

@@ -60,7 +60,8 @@ check_ends(const struct conn *conn, const struct addr *local,
 }
 
 /* Is ts within what the end's subnets allow? natoa: an address before NAT
- * that "dynamic" may stand for as well, or family 0. */
+ * that "dynamic" may stand for as well, or family 0: in transport mode, where
+ * the outer address takes its place, it widens nothing. */
 static bool
 ts_allowed(const struct conn_end *end, const struct addr *addr,
     const struct addr *natoa, const struct ts *ts)
@@ -145,10 +146,10 @@ check_sa(const struct conn *conn, const struct kmsg *request)
 	bool in = sa->direction == KMSG_IN, full = request->op == KMSG_SA_ADD;
 	const struct endpoint *local = in ? &sa->dst : &sa->src;
 	const struct endpoint *remote = in ? &sa->src : &sa->dst;
-	const struct addr *oa_local =
-	    in ? &sa->natoa_dst.addr : &sa->natoa_src.addr;
-	const struct addr *oa_remote =
-	    in ? &sa->natoa_src.addr : &sa->natoa_dst.addr;
+	bool behind = sa->mode == MODE_TRANSPORT && sa->encap;
+	const struct addr none = { .family = ADDR_NONE };
+	const struct addr *natoa_src = behind ? &sa->natoa_src.addr : &none;
+	const struct addr *natoa_dst = behind ? &sa->natoa_dst.addr : &none;
 	const char *why;
 
 	if (!mode_allowed(conn, sa->mode))
@@ -162,10 +163,10 @@ check_sa(const struct conn *conn, const struct kmsg *request)
 		return NULL;
 	if (sa->replay_window > WINDOW_MAX)
 		return "the replay window is larger than 4096";
-	if (!list_allowed(&conn->local, &local->addr, oa_local,
-	        in ? &sa->ts_dst : &sa->ts_src) ||
-	    !list_allowed(&conn->remote, &remote->addr, oa_remote,
-	        in ? &sa->ts_src : &sa->ts_dst))
+	if (!list_allowed(&conn->local, &local->addr,
+	        in ? natoa_dst : natoa_src, in ? &sa->ts_dst : &sa->ts_src) ||
+	    !list_allowed(&conn->remote, &remote->addr,
+	        in ? natoa_src : natoa_dst, in ? &sa->ts_src : &sa->ts_dst))
 		return "the selectors are wider than the connection's subnets";
 	return check_algorithms(conn, sa);
 }

@@ -312,6 +312,53 @@ strangers_spis(void **state)
 	refused(world, &request, ERR_REFUSED, "mode");
 }
 
+/* Addresses before NAT mean something in transport mode only, and there the
+ * outer addresses are put in their place. */
+static void
+addresses_before_nat(void **state)
+{
+	struct world *world = *state;
+	uint32_t spi;
+	struct kmsg request;
+
+	world->office->remote.subnets = world->mobile->remote.subnets;
+	spi = get_spi(world);
+	request = sa_request(world, KMSG_IN, spi);
+	one_ts(&request.sa.ts_src, "198.51.100.1/32");
+	request.sa.natoa_src.addr = addr("10.66.0.1");
+	assert_int_equal(ask(world, &request), OK);
+	spi = get_spi(world);
+	request = sa_request(world, KMSG_IN, spi);
+	one_ts(&request.sa.ts_src, "10.66.0.1/32");
+	request.sa.natoa_src.addr = addr("10.66.0.1");
+	refused(world, &request, ERR_REFUSED, "wider");
+	request.sa.encap = true;
+	request.sa.src.port = request.sa.dst.port = 4500;
+	refused(world, &request, ERR_REFUSED, "wider");
+}
+
+static void
+addresses_before_nat_transport(void **state)
+{
+	struct world *world = *state;
+	struct kmsg request = spi_request(world);
+
+	world->office->mode = MODE_TRANSPORT;
+	world->office->local.subnets = world->mobile->local.subnets;
+	world->office->remote.subnets = world->mobile->remote.subnets;
+	request.sa.mode = MODE_TRANSPORT;
+	assert_int_equal(ask(world, &request), OK);
+	request = sa_request(world, KMSG_IN, world->answer.spi);
+	request.sa.mode = MODE_TRANSPORT;
+	one_ts(&request.sa.ts_src, "10.66.0.1/32");
+	one_ts(&request.sa.ts_dst, "192.0.2.1/32");
+	request.sa.natoa_src.addr = addr("10.66.0.1");
+	refused(world, &request, ERR_REFUSED, "wider");
+	request.sa.encap = true;
+	request.sa.src.port = request.sa.dst.port = 4500;
+	assert_int_equal(ask(world, &request), OK);
+}
+
 static void
 remote_hosts(void **state)
 {
@@ -995,6 +1042,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_is_allowed_passes),
 		TEST(strangers_spis),
+		TEST(addresses_before_nat),
+		TEST(addresses_before_nat_transport),
 		TEST(remote_hosts),
 		TEST(wide_selectors),
 		TEST(dynamic_selectors),

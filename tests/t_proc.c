@@ -14,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <linux/filter.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,8 +43,31 @@ enum power {
 	CAN_EXECUTE_MEMORY = 8,
 	IS_ROOT = 16,
 	SEES_FILES = 32,
-	CAN_THINK = 64 /* this one it must */
+	CAN_THINK = 64,  /* this one it must */
+	CAN_FILTER = 128 /* what reaches a socket */
 };
+
+/* Also said so that only a comparison of 64 bits sees a difference. */
+static bool
+can_filter(void)
+{
+	struct sock_filter all = { BPF_RET | BPF_K, 0, 0, UINT32_MAX };
+	struct sock_fprog program = { 1, &all };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	bool can = false;
+
+	if (fd < 0)
+		return false;
+	for (unsigned i = 0; i < 4; i++) {
+		long level = SOL_SOCKET | (i & 1 ? 1L << 32 : 0);
+		long name = SO_ATTACH_FILTER | (i & 2 ? 1L << 32 : 0);
+
+		can |= syscall(SYS_setsockopt, fd, level, name, &program,
+		           sizeof(program)) == 0;
+	}
+	close(fd);
+	return can;
+}
 
 static uint32_t
 powers(void)
@@ -73,6 +98,8 @@ powers(void)
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory != MAP_FAILED)
 		found |= CAN_THINK;
+	if (can_filter())
+		found |= CAN_FILTER;
 	return found;
 }
 
@@ -134,6 +161,8 @@ child(const char *role, const char *dir)
 		setenv("ORTHRUS_SECCOMP", "kill", 1);
 	else
 		unsetenv("ORTHRUS_SECCOMP");
+	if (strcmp(role, "sockets") == 0)
+		plan.calls = CONFINE_GATE;
 	if (confine_child(&log, &plan) != OK)
 		return 9;
 	/* In the first case this is the end. */
@@ -347,6 +376,21 @@ test_confined(void **state)
 #endif
 }
 
+/* The filter that divides port 4500 stays, whatever its owner says. */
+static void
+test_confined_sockets(void **state)
+{
+	(void)state;
+#ifdef ORTHRUS_SANITIZERS
+	skip();
+#endif
+	proc_start(world->procs, "sockets");
+	procs_stop(world->procs);
+	run(1, 3000);
+	assert_int_equal(world->messages, 1);
+	assert_int_equal(world->value, CAN_THINK);
+}
+
 static void
 test_killed_by_filter(void **state)
 {
@@ -440,6 +484,7 @@ main(int argc, char **argv)
 		TEST(test_kill),
 		TEST(test_no_program),
 		TEST(test_confined),
+		TEST(test_confined_sockets),
 		TEST(test_killed_by_filter),
 		cmocka_unit_test(test_empty_dir),
 		cmocka_unit_test(test_parent_capabilities),
