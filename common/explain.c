@@ -128,7 +128,7 @@ proposals_have(const struct proposals *ours, const struct alg *alg)
 		const struct proposal *proposal = &ours->item[i];
 
 		for (size_t j = 0; j < proposal->count[alg->kind]; j++)
-			if (proposal->alg[alg->kind][j] == alg)
+			if (proposal_alg(proposal, alg->kind, j) == alg)
 				return true;
 	}
 	return false;
@@ -185,7 +185,7 @@ remedy_proposal(struct block *block, const struct conn *conn,
 
 		for (size_t i = 0; i < ours->count && own == NULL; i++)
 			if (ours->item[i].count[kind] > 0)
-				own = ours->item[i].alg[kind][0];
+				own = proposal_alg(&ours->item[i], kind, 0);
 		if (allowed || own == NULL || !ours_use(ours, kind) ||
 		    (kind == ALG_KEX && first_child))
 			continue;

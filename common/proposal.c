@@ -11,11 +11,19 @@
 
 /* Lists of alternatives --------------------------------------------------- */
 
+const struct alg *
+proposal_alg(const struct proposal *proposal, enum alg_kind kind, size_t at)
+{
+	return at < proposal->count[kind]
+	           ? alg_get((enum alg_id)proposal->alg[kind][at])
+	           : NULL;
+}
+
 static bool
 has_alg(const struct proposal *proposal, const struct alg *alg)
 {
 	for (uint8_t i = 0; i < proposal->count[alg->kind]; i++)
-		if (proposal->alg[alg->kind][i]->id == alg->id)
+		if (proposal->alg[alg->kind][i] == alg->id)
 			return true;
 	return false;
 }
@@ -30,7 +38,7 @@ add_alg(struct proposal *proposal, const struct alg *alg)
 		return true;
 	if (*count == PROPOSAL_ALTERNATIVES)
 		return false;
-	proposal->alg[alg->kind][(*count)++] = alg;
+	proposal->alg[alg->kind][(*count)++] = alg->id;
 	return true;
 }
 
@@ -45,7 +53,7 @@ static bool
 is_aead_proposal(const struct proposal *proposal)
 {
 	return proposal->count[ALG_ENCR] > 0 &&
-	       alg_is_aead(proposal->alg[ALG_ENCR][0]);
+	       alg_is_aead(proposal_alg(proposal, ALG_ENCR, 0));
 }
 
 /* Parsing ----------------------------------------------------------------- */
@@ -145,8 +153,8 @@ close_half(struct parser *parser, bool aead)
 
 	drop_kind(&half, ALG_ENCR);
 	for (uint8_t i = 0; i < open->count[ALG_ENCR]; i++)
-		if (alg_is_aead(open->alg[ALG_ENCR][i]) == aead)
-			(void)add_alg(&half, open->alg[ALG_ENCR][i]);
+		if (alg_is_aead(proposal_alg(open, ALG_ENCR, i)) == aead)
+			(void)add_alg(&half, proposal_alg(open, ALG_ENCR, i));
 	if (half.count[ALG_ENCR] == 0)
 		return true;
 	/* A hash beside an AEAD names the PRF and nothing else. */
@@ -183,7 +191,7 @@ close_proposal(struct parser *parser)
 			    "cipher");
 		for (uint8_t i = 0; i < open->count[ALG_INTEG]; i++) {
 			const struct alg *prf =
-			    alg_prf_of_integ(open->alg[ALG_INTEG][i]);
+			    alg_prf_of_integ(proposal_alg(open, ALG_INTEG, i));
 
 			if (prf != NULL)
 				(void)add_alg(open, prf);
@@ -312,8 +320,9 @@ limit_proposal(struct proposal *proposal, const struct alg_set *usable)
 
 		drop_kind(proposal, kind);
 		for (uint8_t i = 0; i < before.count[kind]; i++)
-			if (alg_set_has(usable, before.alg[kind][i]))
-				(void)add_alg(proposal, before.alg[kind][i]);
+			if (alg_set_has(usable, proposal_alg(&before, kind, i)))
+				(void)add_alg(
+				    proposal, proposal_alg(&before, kind, i));
 		if (before.count[kind] > 0 && proposal->count[kind] == 0)
 			return false;
 	}
@@ -392,7 +401,8 @@ proposals_weak(const struct proposals *proposals, char *text, size_t size)
 
 		for (unsigned kind = 0; kind < ALG_KINDS; kind++) {
 			for (uint8_t k = 0; k < proposal->count[kind]; k++) {
-				const struct alg *alg = proposal->alg[kind][k];
+				const struct alg *alg =
+				    proposal_alg(proposal, kind, k);
 				uint64_t bit = (uint64_t)1 << alg->id;
 
 				if (alg->tier == TIER_MODERN || (named & bit))
@@ -415,8 +425,8 @@ is_usual_prf(const struct proposal *proposal)
 	if (count != proposal->count[ALG_INTEG])
 		return false;
 	for (uint8_t i = 0; i < count; i++)
-		if (alg_prf_of_integ(proposal->alg[ALG_INTEG][i]) !=
-		    proposal->alg[ALG_PRF][i])
+		if (alg_prf_of_integ(proposal_alg(proposal, ALG_INTEG, i)) !=
+		    proposal_alg(proposal, ALG_PRF, i))
 			return false;
 	return true;
 }
@@ -434,7 +444,7 @@ add_proposal(struct words *words, const struct proposal *proposal)
 		if (kind == ALG_PRF && is_usual_prf(proposal))
 			continue;
 		for (uint8_t i = 0; i < proposal->count[kind]; i++)
-			words_add(words, proposal->alg[kind][i]->name);
+			words_add(words, proposal_alg(proposal, kind, i)->name);
 	}
 	if (proposal->esn == (ESN_NO | ESN_YES))
 		words_add(words, "noesn");
@@ -613,8 +623,8 @@ common_alg(
     const struct proposal *ours, const struct offer *offer, unsigned kind)
 {
 	for (uint8_t i = 0; i < ours->count[kind]; i++)
-		if (offer_has(offer, ours->alg[kind][i]))
-			return ours->alg[kind][i];
+		if (offer_has(offer, proposal_alg(ours, kind, i)))
+			return proposal_alg(ours, kind, i);
 	return NULL;
 }
 
@@ -904,7 +914,7 @@ add_allowed(struct words *words, const struct proposal *ours, unsigned kind)
 		return;
 	}
 	for (uint8_t i = 0; i < ours->count[kind]; i++)
-		words_add(words, ours->alg[kind][i]->name);
+		words_add(words, proposal_alg(ours, kind, i)->name);
 }
 
 static void

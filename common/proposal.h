@@ -20,8 +20,12 @@
 #define PROPOSAL_ALTERNATIVES 12 /* algorithms of one kind in one proposal */
 #define PROPOSALS_MAX         16 /* proposals of one connection */
 
-enum ipsec_protocol { PROTO_NONE = 0, PROTO_IKE = 1, PROTO_AH = 2,
-	PROTO_ESP = 3 };
+enum ipsec_protocol {
+	PROTO_NONE = 0,
+	PROTO_IKE = 1,
+	PROTO_AH = 2,
+	PROTO_ESP = 3
+};
 
 enum esn { ESN_NONE = 0, ESN_NO = 1, ESN_YES = 2 }; /* a set of bits */
 
@@ -30,13 +34,17 @@ struct proposal {
 	uint8_t protocol; /* PROTO_IKE or PROTO_ESP */
 	uint8_t esn;      /* ESP: which of ESN_NO, ESN_YES we accept */
 	uint8_t count[ALG_KINDS];
-	const struct alg *alg[ALG_KINDS][PROPOSAL_ALTERNATIVES];
+	uint8_t alg[ALG_KINDS][PROPOSAL_ALTERNATIVES]; /* enum alg_id */
 };
 
 struct proposals {
 	uint8_t count;
 	struct proposal item[PROPOSALS_MAX];
 };
+
+/* The at-th alternative of a kind; NULL if there are not so many. */
+const struct alg *
+proposal_alg(const struct proposal *proposal, enum alg_kind kind, size_t at);
 
 /* One algorithm of each kind; NULL where the protocol has none (integ with an
  * AEAD; kex of a child without PFS; prf of ESP). A plain value. */
@@ -49,15 +57,15 @@ struct suite {
 #define OFFERS_MAX       64
 
 struct transform {
-	uint8_t kind;   /* enum alg_kind, or ALG_KINDS for ESN (IKEv2 type 5) */
+	uint8_t kind; /* enum alg_kind, or ALG_KINDS for ESN (IKEv2 type 5) */
 	uint16_t number; /* as on the wire; ESN: 0 or 1 */
 	uint16_t key_bits;
-	bool broken; /* unknown attribute: void (RFC 7296 3.3.6) */
+	bool broken;           /* unknown attribute: void (RFC 7296 3.3.6) */
 	const struct alg *alg; /* NULL: none of ours */
 };
 
 struct offer {
-	uint8_t number;   /* proposal number (v1 phase 1: transform number) */
+	uint8_t number; /* proposal number (v1 phase 1: transform number) */
 	uint8_t protocol;
 	uint8_t spi_len;
 	uint8_t spi[8];
@@ -70,13 +78,13 @@ struct offer {
  * esp=. *strict tells whether a final "!" stood there. On ERR_SYNTAX, *at is
  * the octet in text where the wrong word begins and *problem says what was
  * expected. */
-enum err proposals_parse(struct proposals *proposals,
-    enum ipsec_protocol protocol, const char *text, bool *strict,
-    size_t *at, const char **problem);
+enum err
+proposals_parse(struct proposals *proposals, enum ipsec_protocol protocol,
+    const char *text, bool *strict, size_t *at, const char **problem);
 
 /* The modern tier, as proposed when ike= or esp= says nothing. */
-void proposals_default(struct proposals *proposals,
-    enum ipsec_protocol protocol);
+void
+proposals_default(struct proposals *proposals, enum ipsec_protocol protocol);
 /* Takes out what did not pass its self-test; proposals left empty vanish. */
 void proposals_limit(struct proposals *proposals, const struct alg_set *usable);
 /* True if any algorithm of a tier above modern is there; text names them,
@@ -93,9 +101,9 @@ struct choice {
 	struct suite suite;
 	size_t chosen;
 };
-enum err proposals_choose(const struct proposals *ours,
-    const struct offer *offers, size_t count, bool kex_optional,
-    bool first_child, struct choice *choice);
+enum err
+proposals_choose(const struct proposals *ours, const struct offer *offers,
+    size_t count, bool kex_optional, bool first_child, struct choice *choice);
 
 /* Is the answer's single offer one of the choices in what we proposed? Fills
  * suite. ERR_NO_PROPOSAL if not (RFC 7296 2.7: initiator verifies). */
@@ -104,22 +112,22 @@ enum err proposals_accept(const struct proposals *ours,
 
 bool suite_equal(const struct suite *a, const struct suite *b);
 /* Would proposals have allowed this suite? For a switch of connection. */
-bool proposals_allow(const struct proposals *proposals,
-    const struct suite *suite);
+bool
+proposals_allow(const struct proposals *proposals, const struct suite *suite);
 
 #define SUITE_TEXT 128
 char *suite_text(const struct suite *suite, char text[static SUITE_TEXT]);
 char *proposal_text(const struct proposal *proposal, char *text, size_t size);
-char *proposals_text(const struct proposals *proposals, char *text,
-    size_t size);
+char *
+proposals_text(const struct proposals *proposals, char *text, size_t size);
 /* Unknown transforms print as "encr#20/256". */
 char *offer_text(const struct offer *offer, char *text, size_t size);
 
 /* In words, what kept the nearest pair of (ours, offered) apart: "group:
  * offered modp1024; allowed modp2048, ecp256". Returns how many kinds differ in the
  * nearest pair (0: a match). */
-unsigned proposals_explain(const struct proposals *ours,
-    const struct offer *offers, size_t count, bool first_child, char *text,
-    size_t size);
+unsigned
+proposals_explain(const struct proposals *ours, const struct offer *offers,
+    size_t count, bool first_child, char *text, size_t size);
 
 #endif

@@ -173,7 +173,7 @@ proposal_is_v1(const struct proposal *proposal)
 		if (ike && kind == ALG_INTEG)
 			continue;
 		for (size_t i = 0; i < proposal->count[kind]; i++) {
-			const struct alg *alg = proposal->alg[kind][i];
+			const struct alg *alg = proposal_alg(proposal, kind, i);
 
 			any = any || (ike ? alg->phase1 : alg->phase2) != 0;
 		}

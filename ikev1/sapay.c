@@ -557,7 +557,8 @@ static bool
 hash_in(const struct proposal *proposal, const struct alg *hash)
 {
 	for (unsigned i = 0; i < proposal->count[ALG_INTEG]; i++)
-		if (alg_prf_of_integ(proposal->alg[ALG_INTEG][i]) == hash)
+		if (alg_prf_of_integ(proposal_alg(proposal, ALG_INTEG, i)) ==
+		    hash)
 			return true;
 	return false;
 }
@@ -587,9 +588,12 @@ ike_proposal(struct writer *writer, const struct proposal *p,
 	for (unsigned k = 0; k < p->count[ALG_KEX]; k++)
 		for (unsigned e = 0; e < p->count[ALG_ENCR]; e++)
 			for (unsigned h = 0; h < p->count[ALG_PRF]; h++) {
-				const struct alg *encr = p->alg[ALG_ENCR][e];
-				const struct alg *hash = p->alg[ALG_PRF][h];
-				const struct alg *kex = p->alg[ALG_KEX][k];
+				const struct alg *encr =
+				    proposal_alg(p, ALG_ENCR, e);
+				const struct alg *hash =
+				    proposal_alg(p, ALG_PRF, h);
+				const struct alg *kex =
+				    proposal_alg(p, ALG_KEX, k);
 
 				if (writer->count < V1_OFFERED &&
 				    hash_in(p, hash) &&
@@ -617,7 +621,7 @@ v1_sapay_pfs(const struct proposals *ours)
 {
 	if (ours->count == 0 || ours->item[0].count[ALG_KEX] == 0)
 		return NULL;
-	return ours->item[0].alg[ALG_KEX][0];
+	return proposal_alg(&ours->item[0], ALG_KEX, 0);
 }
 
 static void
@@ -657,7 +661,7 @@ esp_group_fits(const struct proposal *p, const struct alg *group)
 	if (group == NULL)
 		return p->count[ALG_KEX] == 0;
 	for (unsigned k = 0; k < p->count[ALG_KEX]; k++)
-		if (p->alg[ALG_KEX][k] == group)
+		if (proposal_alg(p, ALG_KEX, k) == group)
 			return true;
 	return false;
 }
@@ -667,7 +671,7 @@ esp_proposal(struct writer *writer, const struct v1_esp_offer *offer,
     const struct proposal *p, bool esn)
 {
 	for (unsigned e = 0; e < p->count[ALG_ENCR]; e++) {
-		const struct alg *encr = p->alg[ALG_ENCR][e];
+		const struct alg *encr = proposal_alg(p, ALG_ENCR, e);
 
 		if (!esp_sayable(offer, encr))
 			continue;
@@ -676,9 +680,9 @@ esp_proposal(struct writer *writer, const struct v1_esp_offer *offer,
 			continue;
 		}
 		for (unsigned a = 0; a < p->count[ALG_INTEG]; a++)
-			if (esp_sayable(offer, p->alg[ALG_INTEG][a]))
+			if (esp_sayable(offer, proposal_alg(p, ALG_INTEG, a)))
 				esp_transform(writer, offer, encr,
-				    p->alg[ALG_INTEG][a], esn);
+				    proposal_alg(p, ALG_INTEG, a), esn);
 	}
 }
 

@@ -215,7 +215,7 @@ pfs_group(const struct v2_exchange *x, const struct conn *conn)
 		return alg_get((enum alg_id)x->task->group);
 	for (i = 0; i < conn->esp.count; i++)
 		if (conn->esp.item[i].count[ALG_KEX] > 0)
-			return conn->esp.item[i].alg[ALG_KEX][0];
+			return proposal_alg(&conn->esp.item[i], ALG_KEX, 0);
 	return NULL;
 }
 
@@ -577,8 +577,8 @@ v2_child_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	esp = child == NULL ? NULL : &child->conn->esp;
 	for (i = 0; esp != NULL && i < esp->count; i++)
 		for (j = 0; j < esp->item[i].count[ALG_KEX]; j++)
-			offered =
-			    offered || esp->item[i].alg[ALG_KEX][j] == group;
+			offered = offered || proposal_alg(&esp->item[i],
+			                         ALG_KEX, j) == group;
 	/* RFC 7296 1.3: again with the group that the peer wants, which must
 	 * be one of those that we offered. */
 	if (group == NULL || !offered || x->task->ke_rounds >= V2_ROUNDS)

@@ -486,7 +486,7 @@ first_group(const struct proposals *proposals)
 
 	for (i = 0; i < proposals->count; i++)
 		if (proposals->item[i].count[ALG_KEX] > 0)
-			return proposals->item[i].alg[ALG_KEX][0];
+			return proposal_alg(&proposals->item[i], ALG_KEX, 0);
 	return NULL;
 }
 
@@ -497,7 +497,8 @@ offers_group(const struct proposals *proposals, const struct alg *group)
 
 	for (i = 0; i < proposals->count; i++)
 		for (j = 0; j < proposals->item[i].count[ALG_KEX]; j++)
-			if (proposals->item[i].alg[ALG_KEX][j] == group)
+			if (proposal_alg(&proposals->item[i], ALG_KEX, j) ==
+			    group)
 				return true;
 	return false;
 }

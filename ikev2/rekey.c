@@ -115,7 +115,7 @@ first_group(const struct v2_exchange *x, const struct conn *conn)
 		return alg_get((enum alg_id)x->task->group);
 	for (i = 0; i < conn->ike.count; i++)
 		if (conn->ike.item[i].count[ALG_KEX] > 0)
-			return conn->ike.item[i].alg[ALG_KEX][0];
+			return proposal_alg(&conn->ike.item[i], ALG_KEX, 0);
 	return NULL;
 }
 
@@ -316,8 +316,8 @@ v2_rekey_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		ike = &heir->sa.conn->ike;
 	for (i = 0; ike != NULL && i < ike->count; i++)
 		for (j = 0; j < ike->item[i].count[ALG_KEX]; j++)
-			offered =
-			    offered || ike->item[i].alg[ALG_KEX][j] == group;
+			offered = offered || proposal_alg(&ike->item[i],
+			                         ALG_KEX, j) == group;
 	if (group == NULL || !offered || x->task->ke_rounds >= V2_ROUNDS)
 		return fsm_fail(exchange, ERR_KE, 0,
 		    "the peer wants group %u for the IKE rekey", number);

@@ -99,7 +99,7 @@ has_cipher(const struct proposal *proposal, bool aead)
 	unsigned i;
 
 	for (i = 0; i < proposal->count[ALG_ENCR]; i++)
-		if (alg_is_aead(proposal->alg[ALG_ENCR][i]) == aead)
+		if (alg_is_aead(proposal_alg(proposal, ALG_ENCR, i)) == aead)
 			return true;
 	return false;
 }
@@ -120,7 +120,7 @@ put_half(struct buf *buf, const struct proposal *proposal, uint8_t number,
 		    (kind == ALG_KEX && without_kex))
 			continue;
 		for (i = 0; i < proposal->count[kind]; i++) {
-			alg = proposal->alg[kind][i];
+			alg = proposal_alg(proposal, kind, i);
 			if (kind == ALG_ENCR && alg_is_aead(alg) != aead)
 				continue;
 			draft_alg(&draft, alg);
@@ -151,7 +151,7 @@ v2_sapay_put(struct wire_out *out, const struct proposals *proposals,
 		last = i + 1u == proposals->count;
 		/* The kind of cipher that is named first leads. */
 		first = proposal->count[ALG_ENCR] > 0 &&
-		        alg_is_aead(proposal->alg[ALG_ENCR][0]);
+		        alg_is_aead(proposal_alg(proposal, ALG_ENCR, 0));
 		other = has_cipher(proposal, !first);
 		put_half(out->buf, proposal, ++number, spi, without_kex, first,
 		    last && !other);

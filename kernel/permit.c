@@ -102,7 +102,7 @@ proposal_has(const struct proposal *proposal, enum alg_kind kind, uint8_t id)
 	unsigned i;
 
 	for (i = 0; i < proposal->count[kind] && i < PROPOSAL_ALTERNATIVES; i++)
-		if (proposal->alg[kind][i]->id == id)
+		if (proposal->alg[kind][i] == id)
 			return true;
 	return false;
 }

@@ -259,9 +259,9 @@ offers_of(enum ipsec_protocol protocol, const char *text, struct offer *offers)
 		for (unsigned kind = 0; kind < ALG_KINDS; kind++)
 			for (uint8_t k = 0; k < from->count[kind]; k++)
 				add_number(&offers[i], kind,
-				    from->alg[kind][k]->ikev2,
-				    from->alg[kind][k]->key_attr
-				        ? from->alg[kind][k]->key_bits
+				    proposal_alg(from, kind, k)->ikev2,
+				    proposal_alg(from, kind, k)->key_attr
+				        ? proposal_alg(from, kind, k)->key_bits
 				        : 0);
 		if (from->esn & ESN_NO)
 			add_number(&offers[i], ALG_KINDS, 0, 0);

@@ -343,7 +343,7 @@ aead_stands_alone(void **state)
 
 	(void)state;
 	ours.item[0].alg[ALG_ENCR][ours.item[0].count[ALG_ENCR]++] =
-	    alg_get(ALG_AES128_GCM16);
+	    ALG_AES128_GCM16;
 	chain_init(&chain);
 	v2_sapay_put(&chain.out, &ours, view_of(NULL, 0), false);
 	assert_int_equal(v2_sapay_read(chain_body(&chain), PROTO_IKE, 0, false,
