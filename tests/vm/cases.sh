@@ -4,17 +4,23 @@
 
 . tests/netns/cases.sh
 
-# What the kernel holds -------------------------------------------------------
+# What the kernel holds --------------------------------------------------------
 
 states() { ip -n "$NET_ID-$1" xfrm state | grep -c '^src' || true; }
 policies() { ip -n "$NET_ID-$1" xfrm policy | grep -c 'tmpl' || true; }
 holds() { # HOST STATES POLICIES
 	[ "$(states "$1")" = "$2" ] && [ "$(policies "$1")" = "$3" ]
 }
-packets() { # HOST: through all its SAs, both ways
-	ip -n "$NET_ID-$1" -s xfrm state |
-	    sed -n '/limit:/d; s/.* \([0-9][0-9]*\)(packets).*/\1/p' |
-	    awk '{ n += $1 } END { printf "%d\n", n }'
+packets() { # HOST: lines of SPI and packets, one for each SA
+	ip -n "$NET_ID-$1" -s xfrm state | sed -n 's/.* spi \(0x[^ (]*\).*/\1/p
+	    /limit:/d; s/.* \([0-9][0-9]*\)(packets).*/\1/p' | paste - -
+}
+carried() { # BEFORE AFTER: how many more, by the SAs that are still there
+	printf '%s\n-\n%s\n' "$1" "$2" | awk '
+		$1 == "-" { after = 1; next }
+		after { n += $2 - before[$1]; next }
+		{ before[$1] = $2 }
+		END { print n + 0 }'
 }
 state_says() { ip -n "$NET_ID-$1" -d xfrm state | grep -E "$2"; }
 no_states() { [ "$(states "$1")" = 0 ]; }
@@ -23,11 +29,16 @@ says_nowhere() { ! state_says "$@" >/dev/null; }
 # A ping proves little: the SAs must have carried every packet of it.
 eval "$(declare -f pings | sed '1s/pings/plain_pings/')"
 counted() { # COMMAND...: which sends six pings or more from or to ours
-	local spis before
+	local spis before after
 	spis=$(ours_spis)
 	before=$(packets ours)
 	"$@"
-	[ "$(ours_spis)" != "$spis" ] || [ $(($(packets ours) - before)) -ge 12 ]
+	after=$(packets ours)
+	[ "$(ours_spis)" = "$spis" ] || return 0
+	[ "$(carried "$before" "$after")" -ge 12 ] || {
+		echo "too few packets: $before -- $after"
+		return 1
+	}
 }
 pings() { counted plain_pings; }
 
@@ -40,7 +51,7 @@ full() {
 	net_until 8 holds peer 0 0
 }
 
-# Transport mode --------------------------------------------------------------
+# Transport mode ---------------------------------------------------------------
 
 transport() { # VERSION ROLE
 	OURS_NETS="	type=transport"
@@ -70,7 +81,50 @@ case_v2_transport_responder() { transport 2 responder; }
 case_v1_transport() { transport 1 responder; }
 case_v1_transport_initiator() { transport 1 initiator; }
 
-# IPv6 outside, IPv4 or IPv6 inside ---------------------------------------------
+# The peer is behind NAT, which then gives it another address and port ---------
+
+nat_moves() { # VERSION
+	net_host ours nat peer
+	net_link ours $L/24 nat 192.0.2.254/24 wire outside
+	net_link nat 172.16.0.1/24 peer 172.16.0.2/24 inside wire
+	net_inner ours 10.1.0.1/24
+	net_inner peer 10.2.0.1/24
+	ip -n "$NET_ID-ours" route add 10.2.0.0/24 via 192.0.2.254 src 10.1.0.1
+	ip -n "$NET_ID-peer" route add default via 172.16.0.1
+	ip -n "$NET_ID-peer" route add 10.1.0.0/24 via 172.16.0.1 src 10.2.0.1
+	ns nat nft -f - <<-X
+		table ip nat {
+			chain post {
+				type nat hook postrouting priority 100
+				oifname outside masquerade random
+			}
+		}
+	X
+	R=172.16.0.2
+	peer_start "$1" aes128-sha256-ecp256 aes128gcm16 "mobike = no"
+	R=%any
+	ours_start "$1" aes128-sha256-ecp256 aes128gcm16
+	swan peer --initiate --child net
+	net_until 5 both_have 1
+	pings
+	state_says ours 'encap type espinudp'
+	# Masquerading forgets what went by an address that has gone.
+	ip -n "$NET_ID-nat" addr del 192.0.2.254/24 dev outside
+	ip -n "$NET_ID-nat" addr add 192.0.2.253/24 dev outside
+	ip -n "$NET_ID-ours" route replace 10.2.0.0/24 via 192.0.2.253 \
+	    src 10.1.0.1
+	net_until 10 net_ping peer 10.2.0.1 10.1.0.1 1
+	pings
+	state_says ours 'dst 192.0.2.253'
+	ip -n "$NET_ID-ours" xfrm policy | grep 'dst 192.0.2.253'
+	rekey_child_by_peer
+	swan peer --terminate --ike net
+	net_until 8 holds ours 0 0
+}
+case_v2_nat_moves() { nat_moves 2; }
+case_v1_nat_moves() { nat_moves 1; }
+
+# IPv6 outside, IPv4 or IPv6 inside --------------------------------------------
 
 six_hosts() { # NET-OF-OURS NET-OF-PEER
 	L=fd00::1 R=fd00::2
@@ -116,7 +170,7 @@ case_v2_six_over_six() { six 2 initiator fd01::1 fd02::1 64; }
 case_v2_four_over_six() { six 2 responder 10.1.0.1 10.2.0.1 32; }
 case_v1_four_over_six() { six 1 initiator 10.1.0.1 10.2.0.1 32; }
 
-# What is in an SA --------------------------------------------------------------
+# What is in an SA -------------------------------------------------------------
 
 esn() { # VERSION ROLE
 	up "$1" "$2" aes128-sha256-ecp256 aes128gcm16-esn \
@@ -142,7 +196,7 @@ case_v2_window_none() {
 	says_nowhere ours 'replay-window [1-9]'
 }
 
-# Several selectors a side -------------------------------------------------------
+# Several selectors a side -----------------------------------------------------
 
 case_v2_selectors() {
 	OURS_NETS="	leftsubnet=10.1.0.0/24,10.3.0.0/24
@@ -170,7 +224,7 @@ selectors_pings() {
 	done
 }
 
-# Traffic starts a connection ------------------------------------------------------
+# Traffic starts a connection --------------------------------------------------
 
 on_demand() { # VERSION
 	two_hosts
@@ -191,7 +245,7 @@ on_demand() { # VERSION
 case_v2_on_demand() { on_demand 2; }
 case_v1_on_demand() { on_demand 1; }
 
-# What the kernel refuses is explained, and nothing of it remains ---------------------
+# What the kernel refuses is explained, and nothing of it remains --------------
 
 refused() { # VERSION ROLE WORDS
 	if [ "$2" = initiator ]; then
@@ -311,9 +365,11 @@ kernel_lacks() { # VERSION ROLE
 	net_until 15 peer_has 0
 }
 
-# What dies, and what it leaves ----------------------------------------------------------
+# What dies, and what it leaves ------------------------------------------------
 
-gate_of() { sed -n 's/.*gate is process //p' "$NET_DIR/ours/orthrus.log" | tail -1; }
+gate_of() {
+	sed -n 's/.*gate is process //p' "$NET_DIR/ours/orthrus.log" | tail -1
+}
 gate_is_new() { [ "$(gate_of)" != "$1" ] && orthrus ours status; }
 gate_dies() { # VERSION
 	local gate
@@ -357,7 +413,7 @@ all_die() { # VERSION
 case_v2_all_die() { all_die 2; }
 case_v1_all_die() { all_die 1; }
 
-# Orthrus at both ends, choosing its data plane by itself ------------------------------------
+# Orthrus at both ends, choosing its data plane by itself ----------------------
 
 other_start() { # VERSION IKE ESP
 	orthrus_start peer "
@@ -399,7 +455,7 @@ both_heads() { # VERSION
 case_both_v2() { both_heads 2; }
 case_both_v1() { both_heads 1; }
 
-# libreswan ------------------------------------------------------------------------------------
+# libreswan --------------------------------------------------------------------
 
 # Its paths are compiled in: an overlay of its /usr in a mount namespace.
 lsw_run() { LD_LIBRARY_PATH=$LSW/usr/lib/x86_64-linux-gnu "$@"; }
@@ -454,13 +510,17 @@ lsw_start() { # VERSION IKE ESP
 }
 
 libreswan() { # VERSION ROLE
-	local before more=
-	# IKEv1: it renews nothing when asked, so the renewal is ours.
-	[ "$1" = 2 ] || more="	lifetime=70s
+	local before more= esp="aes_gcm128;dh19"
+	# IKEv1: it renews nothing when asked, so the renewal is ours; and its
+	# group for PFS is always that of phase 1.
+	if [ "$1" = 1 ]; then
+		esp=aes_gcm128
+		more="	lifetime=70s
 	margintime=30s
 	rekeyfuzz=0%"
+	fi
 	two_hosts
-	lsw_start "$1" aes128-sha2_256-dh19 "aes_gcm128;dh19"
+	lsw_start "$1" aes128-sha2_256-dh19 "$esp"
 	ours_start "$1" aes128-sha256-ecp256 aes128gcm16-ecp256 "$more"
 	if [ "$2" = initiator ]; then
 		orthrus ours up net
