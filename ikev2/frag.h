@@ -17,6 +17,9 @@
 
 #define V2_FRAGMENTS     64    /* of one message, at most */
 #define V2_FRAGMENT_SIZE 65535 /* octets of plaintext, all together */
+/* ... from a peer whose identity is not proven: whoever can do a key exchange
+ * gets so much of our memory. */
+#define V2_FRAGMENT_STRANGER 16384
 
 struct v2_frag;
 

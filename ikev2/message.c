@@ -426,6 +426,16 @@ in_window(struct v2_sa *v2, const struct wire_header *header,
 	return header->id == v2->next_in && !serving(v2);
 }
 
+/* Would the message that this fragment is of grow too large for a peer that has
+ * not proven who it is? All of them but the last are of one size. */
+static bool
+too_much(const struct v2_sa *v2, const struct msg *msg,
+    const struct v2_sk_part *part)
+{
+	return v2->sa.state < IKE_ESTABLISHED &&
+	       msg->opened_len > V2_FRAGMENT_STRANGER / part->total;
+}
+
 /* Opens a message of an SA's peer; true when it is whole, with the type of its
  * first payload in part. */
 static bool
@@ -455,7 +465,7 @@ open_message(struct v2_sa *v2, const struct packet *packet, struct msg *msg,
 	if (err != OK || part->total == 0)
 		return true;
 	/* RFC 7383 2.3: only where both have said that they can. */
-	if (!v2->fragments ||
+	if (!v2->fragments || too_much(v2, msg, part) ||
 	    v2_frag_add(&v2->frag[response], msg, part, &whole) != OK)
 		return false;
 	return whole;

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "common/cipher.h"
 #include "common/natt.h"
 #include "ikev2/internal.h"
 #include "tests/play/play.h"
@@ -230,6 +231,119 @@ second_auth_after_refusal(void **state)
 	play_free(world.play);
 }
 
+/* The first of total fragments, of so many octets, by AES-CBC and HMAC. */
+static void
+send_fragment(struct hand *hand, struct play *play, uint8_t exchange,
+    uint32_t id, uint16_t total, size_t len)
+{
+	struct wire_header header = {
+		.spi_i = hand->spi_i,
+		.spi_r = hand->spi_r,
+		.major = 2,
+		.exchange = exchange,
+		.flags = FLAG_INITIATOR,
+		.id = id,
+	};
+	static const uint8_t zeros[32768];
+	size_t padded = len / 16 * 16 + 16;
+	uint8_t packet[40000];
+	struct wire_out out;
+	struct view whole;
+	struct buf buf;
+	uint8_t *iv, *text, *icv;
+
+	buf_init(&buf, packet, sizeof(packet));
+	wire_start(&out, &buf, &header);
+	wire_begin(&out, P2_SKF, false);
+	buf_u16(&buf, 1);
+	buf_u16(&buf, total);
+	iv = buf_room(&buf, 16);
+	text = buf_room(&buf, padded);
+	icv = buf_room(&buf, hand->suite.integ->icv);
+	wire_end(&out);
+	wire_finish(&out);
+	assert_false(buf.full);
+	memset(iv, 0, 16);
+	memcpy(text, zeros, padded);
+	text[padded - 1] = (uint8_t)(padded - 1 - len);
+	assert_int_equal(cipher_cbc_encrypt(hand->suite.encr,
+	                     v2_key(&hand->suite, &hand->keys, V2_SK_EI), iv,
+	                     view_of(text, padded), text),
+	    OK);
+	whole = view_of(packet, (size_t)(icv - packet));
+	assert_int_equal(
+	    prf_mac(hand->suite.integ,
+	        v2_key(&hand->suite, &hand->keys, V2_SK_AI), &whole, 1, icv),
+	    OK);
+	play_inject(play, &hand->from, &hand->to, hand->natt, buf_done(&buf));
+}
+
+static bool
+drop_auth(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	(void)play;
+	(void)from;
+	(void)arg;
+	return packet->octets.len < WIRE_HEADER || octets[18] != EXCH_IKE_AUTH;
+}
+
+static bool
+left_authenticates(void *arg)
+{
+	return v2_own_exchange(v2_of(((struct gateway *)arg)->env.sadb->first))
+	           ->x.type == EXCH_IKE_AUTH;
+}
+
+/* A stranger may do a key exchange, but not fill our memory with the pieces of
+ * a message that never comes; a peer whose identity is known gets more. */
+static void
+fragments_of_strangers(void **state)
+{
+	static const struct {
+		uint16_t total;
+		size_t len;
+		bool stranger, peer;
+	} row[] = {
+		{ 2, 1000, true, true },
+		{ 2, V2_FRAGMENT_STRANGER / 2, true, true },
+		{ 2, V2_FRAGMENT_STRANGER / 2 + 1, false, true },
+		{ 64, V2_FRAGMENT_STRANGER / 64, true, true },
+		{ 64, V2_FRAGMENT_STRANGER / 64 + 1, false, true },
+	};
+	struct world world;
+	struct v2_sa *v2;
+	struct hand hand;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		world = world_of(20 + i);
+		world.play->tap = drop_auth;
+		assert_int_equal(gateway_up(world.left, "net", 0), OK);
+		assert_true(play_until(
+		    world.play, left_authenticates, world.left, 5 * SECOND));
+		hand_take(&hand, world.left);
+		send_fragment(&hand, world.play, EXCH_IKE_AUTH, 1, row[i].total,
+		    row[i].len);
+		play_run(world.play, 100);
+		v2 = v2_of(world.right->env.sadb->first);
+		assert_int_equal(v2->sa.state, IKE_HALF_OPEN);
+		assert_int_equal(v2->frag[0] != NULL, row[i].stranger);
+		/* The same when all is well. */
+		world.play->tap = NULL;
+		play_run(world.play, 10 * SECOND);
+		assert_true(play_settled(world.left, world.right, 1, 1));
+		assert_null(v2->frag[0]);
+		send_fragment(&hand, world.play, EXCH_INFORMATIONAL,
+		    v2->next_in, row[i].total, row[i].len);
+		play_run(world.play, 100);
+		assert_int_equal(v2->frag[0] != NULL, row[i].peer);
+		secret_free(&hand.keys);
+		play_free(world.play);
+	}
+}
+
 static void
 up(struct world *world)
 {
@@ -437,6 +551,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(second_auth_while_first_is_verified),
 		cmocka_unit_test(second_auth_after_refusal),
+		cmocka_unit_test(fragments_of_strangers),
 		cmocka_unit_test(ids_do_not_wrap),
 		cmocka_unit_test(copies_move_nobody),
 		cmocka_unit_test(nobody_goes_back_to_500),
