@@ -189,9 +189,9 @@ static const int calls_common[] = { SCMP_SYS(brk), SCMP_SYS(munmap),
 	SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(getpid),
 	SCMP_SYS(gettid), SCMP_SYS(getppid), SCMP_SYS(getuid),
 	SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
-	SCMP_SYS(tgkill), SCMP_SYS(restart_syscall), SCMP_SYS(exit),
-	SCMP_SYS(exit_group), SCMP_SYS(getcpu), SCMP_SYS(getrusage),
-	SCMP_SYS(sysinfo), SCMP_SYS(membarrier), SCMP_SYS(uname) };
+	SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group),
+	SCMP_SYS(getcpu), SCMP_SYS(getrusage), SCMP_SYS(sysinfo),
+	SCMP_SYS(membarrier), SCMP_SYS(uname) };
 
 /* Sockets for questions to name servers, clients of the control socket. */
 static const int calls_gate[] = { SCMP_SYS(connect), SCMP_SYS(bind),
@@ -248,6 +248,10 @@ allow_some(scmp_filter_ctx filter)
 	    SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
 	failed |= seccomp_rule_add(
 	    filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	/* Signals to itself, as abort() and raise() send them; its siblings may
+	 * run as the same user. */
+	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+	    SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
 	/* Names of threads and of memory. */
 	failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
 	    SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME, 0));

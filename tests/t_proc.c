@@ -43,8 +43,9 @@ enum power {
 	CAN_EXECUTE_MEMORY = 8,
 	IS_ROOT = 16,
 	SEES_FILES = 32,
-	CAN_THINK = 64,  /* this one it must */
-	CAN_FILTER = 128 /* what reaches a socket */
+	CAN_THINK = 64,   /* this one it must */
+	CAN_FILTER = 128, /* what reaches a socket */
+	CAN_KILL = 256    /* others */
 };
 
 /* Also said so that only a comparison of 64 bits sees a difference. */
@@ -96,10 +97,14 @@ powers(void)
 		found |= IS_ROOT;
 	memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory != MAP_FAILED)
+	if (memory != MAP_FAILED && raise(0) == 0)
 		found |= CAN_THINK;
 	if (can_filter())
 		found |= CAN_FILTER;
+	/* Nobody has this number; who may ask is told so. */
+	if (syscall(SYS_tgkill, 0x3ffffff0, 0x3ffffff0, 0) == 0 ||
+	    errno != EPERM)
+		found |= CAN_KILL;
 	return found;
 }
 
