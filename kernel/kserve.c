@@ -93,6 +93,16 @@ refuse(struct kserve *kserve, const struct kmsg *request, enum err err,
 	say(kserve, request, err, text);
 }
 
+/* Before what was asked for a moment ago is removed, moved or replaced, it must
+ * be known to be there: the back end may have found a stranger's in its place,
+ * which would be hit instead. */
+static void
+make_sure(struct kserve *kserve)
+{
+	if (kserve->backend->ops->settle)
+		kserve->backend->ops->settle(kserve->backend);
+}
+
 /* Requests about SAs ---------------------------------------------------- */
 
 static void
@@ -167,6 +177,7 @@ request_add(struct kserve *kserve, struct kmsg *request)
 		owned->has_in = true;
 	} else {
 		owned->spi_out = sa->spi;
+		owned->sure_out = false;
 		owned->remote = sa->dst.addr;
 		owned_insert_out(&kserve->ledger, owned);
 	}
@@ -182,12 +193,15 @@ static struct owned *
 owned_of(struct kserve *kserve, struct kmsg *request)
 {
 	struct kmsg_sa *sa = &request->sa;
-	struct owned *owned;
+	bool in = sa->direction == KMSG_IN;
+	uint32_t spi_in = in ? sa->spi : sa->spi_in;
+	struct owned *owned = owned_find(&kserve->ledger, spi_in);
 
-	if (sa->direction == KMSG_IN)
-		return owned_find(&kserve->ledger, sa->spi);
-	owned = owned_find(&kserve->ledger, sa->spi_in);
-	if (owned && (!owned->has_out || owned->spi_out != sa->spi))
+	if (owned && owned->has_out && !owned->sure_out) {
+		make_sure(kserve);
+		owned = owned_find(&kserve->ledger, spi_in);
+	}
+	if (owned && !in && (!owned->has_out || owned->spi_out != sa->spi))
 		owned = NULL;
 	return owned;
 }
@@ -311,8 +325,13 @@ request_policy_add(struct kserve *kserve, struct kmsg *request)
 	buf_init(&buf, octets, sizeof(octets));
 	key = pair_key(policy, &buf);
 	hash = pair_hash(&kserve->ledger, key);
-	policy->replace = claim_in_force(&kserve->ledger, key, hash,
-	                      policy->direction) != NULL;
+	claim = claim_in_force(&kserve->ledger, key, hash, policy->direction);
+	if (claim && !(claim->sure & DIR_BIT(policy->direction))) {
+		make_sure(kserve);
+		claim = claim_in_force(
+		    &kserve->ledger, key, hash, policy->direction);
+	}
+	policy->replace = claim != NULL;
 	claim =
 	    claim_find(&kserve->ledger, key, hash, policy->reqid, policy->trap);
 	claim = claim_make(&kserve->ledger, claim, key, hash, policy);
@@ -345,6 +364,11 @@ request_policy_remove(struct kserve *kserve, struct kmsg *request)
 	hash = pair_hash(&kserve->ledger, key);
 	claim =
 	    claim_find(&kserve->ledger, key, hash, policy->reqid, policy->trap);
+	if (claim && !(claim->sure & DIR_BIT(direction))) {
+		make_sure(kserve);
+		claim = claim_find(
+		    &kserve->ledger, key, hash, policy->reqid, policy->trap);
+	}
 	if (claim == NULL || !(claim->dirs & DIR_BIT(direction))) {
 		refuse(kserve, request, ERR_NOT_FOUND, "there is none");
 		return;
@@ -484,6 +508,27 @@ undo(struct kserve *kserve, const struct pending *pending)
 	}
 }
 
+/* The back end said yes. */
+static void
+note_sure(struct kserve *kserve, const struct pending *pending)
+{
+	struct owned *owned;
+	struct claim *claim;
+
+	if (pending->op == KMSG_SA_ADD && pending->direction == KMSG_OUT) {
+		owned = owned_find(&kserve->ledger, pending->spi_in);
+		if (owned && owned->id == pending->id &&
+		    owned->spi_out == pending->spi)
+			owned->sure_out = owned->has_out;
+	} else if (pending->op == KMSG_POLICY_ADD) {
+		claim =
+		    claim_find_id(&kserve->ledger, pending->hash, pending->id);
+		if (claim)
+			claim->sure |=
+			    claim->dirs & DIR_BIT(pending->direction);
+	}
+}
+
 /* The request that pending stands for, or the one that takes it back. */
 static void
 spi_again(const struct pending *pending, uint8_t op, uint32_t spi,
@@ -552,6 +597,8 @@ settle(struct kserve *kserve, const struct pending *pending,
 	} else if (pending->op == KMSG_SPI &&
 	           !adopt_spi(kserve, pending, answer)) {
 		return;
+	} else {
+		note_sure(kserve, pending);
 	}
 	if (pending->generation == kserve->generation)
 		answer_client(kserve, answer);
@@ -681,6 +728,7 @@ clear_owned(struct map_node *node, void *arg)
 void
 kserve_clear(struct kserve *kserve)
 {
+	make_sure(kserve);
 	/* From here on nobody waits for what is under way. */
 	kserve->generation++;
 	map_each(&kserve->ledger.claims, clear_claim, kserve);

@@ -46,6 +46,9 @@ struct kserve_backend_ops {
 	 * what is not there (any more) are successes. */
 	void (*execute)(struct kserve_backend *, const struct kmsg *request);
 	void (*free)(struct kserve_backend *);
+	/* Answers what it can answer at once; NULL where nothing but ours can
+	 * be in the data plane. */
+	void (*settle)(struct kserve_backend *);
 };
 
 struct kserve_backend {

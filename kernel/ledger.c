@@ -198,6 +198,7 @@ claim_make(struct ledger *ledger, struct claim *old, struct view key,
 	claim->reqid = policy->reqid;
 	claim->id = old ? old->id : ++ledger->id;
 	claim->dirs = old ? old->dirs : 0;
+	claim->sure = old ? old->sure : 0;
 	claim->mode = policy->mode;
 	claim->trap = policy->trap;
 	claim->order = ++ledger->order;
@@ -251,6 +252,7 @@ void
 claim_drop(struct ledger *ledger, struct claim *claim, uint8_t direction)
 {
 	claim->dirs &= (uint8_t)~DIR_BIT(direction);
+	claim->sure &= (uint8_t)~DIR_BIT(direction);
 	if (claim->dirs == 0)
 		claim_free(ledger, claim);
 }

@@ -30,6 +30,7 @@ struct owned {
 	uint32_t id; /* tells it from a later one with the same SPI */
 	uint8_t mode;
 	bool has_in, has_out;
+	bool sure_out;      /* the back end said that it is there */
 	struct addr local;  /* the inbound SA's destination */
 	struct addr remote; /* the outbound SA's destination */
 };
@@ -40,6 +41,7 @@ struct claim {
 	uint64_t order;       /* the highest is in force */
 	uint32_t reqid, id;
 	uint8_t dirs; /* DIR_BIT of each direction that is claimed */
+	uint8_t sure; /* ... of each that the back end said is there */
 	uint8_t mode;
 	bool trap;
 	uint8_t pair_len, len;

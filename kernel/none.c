@@ -47,8 +47,8 @@ none_free(struct kserve_backend *backend)
 struct kserve_backend *
 none_new(bool (*random)(void *arg, void *octets, size_t len), void *arg)
 {
-	static const struct kserve_backend_ops ops = { none_execute,
-		none_free };
+	static const struct kserve_backend_ops ops = { none_execute, none_free,
+		NULL };
 	struct none *none = calloc(1, sizeof(*none));
 
 	if (none == NULL)

@@ -483,7 +483,7 @@ userland_new(struct loop *loop, struct log *log,
     char *why, size_t size)
 {
 	static const struct kserve_backend_ops ops = { userland_execute,
-		userland_free };
+		userland_free, NULL };
 	struct userland *userland = calloc(1, sizeof(*userland));
 	uint64_t seed[2] = { 0, 0 };
 	unsigned i;

@@ -58,6 +58,7 @@ struct xfrm {
 	struct task task[SLOTS];
 	unsigned slots, tasks;
 	bool adds; /* an SA is among them */
+	bool answering;
 	uint32_t sequence;
 	uint8_t *receive; /* RECEIVE octets */
 };
@@ -386,8 +387,20 @@ flush(void *arg)
 	memcpy(done, xfrm->task, tasks * sizeof(*done));
 	xfrm->slots = xfrm->tasks = 0;
 	xfrm->adds = false;
+	xfrm->answering = true;
 	for (i = 0; i < tasks; i++)
 		answer(xfrm, &done[i]);
+	xfrm->answering = false;
+}
+
+/* Not from inside an answer: those behind it come first. */
+static void
+xfrm_settle(struct kserve_backend *backend)
+{
+	struct xfrm *xfrm = (struct xfrm *)(void *)backend;
+
+	if (!xfrm->answering)
+		flush(xfrm);
 }
 
 /* Requests -------------------------------------------------------------- */
@@ -799,8 +812,8 @@ listen_to(struct xfrm *xfrm, char *why, size_t size)
 struct kserve_backend *
 xfrm_new(struct loop *loop, struct log *log, char *why, size_t size)
 {
-	static const struct kserve_backend_ops ops = { xfrm_execute,
-		xfrm_free };
+	static const struct kserve_backend_ops ops = { xfrm_execute, xfrm_free,
+		xfrm_settle };
 	struct xfrm *xfrm = calloc(1, sizeof(*xfrm));
 
 	snprintf(why, size, "no memory");

@@ -230,11 +230,20 @@ fake_free(struct kserve_backend *backend)
 	free(fake);
 }
 
+static void
+fake_settle(struct kserve_backend *backend)
+{
+	struct fake_backend *fake = (struct fake_backend *)(void *)backend;
+
+	if (fake->prompt)
+		fake_release(fake, UINT_MAX);
+}
+
 struct fake_backend *
 fake_backend_new(void)
 {
-	static const struct kserve_backend_ops ops = { fake_execute,
-		fake_free };
+	static const struct kserve_backend_ops ops = { fake_execute, fake_free,
+		fake_settle };
 	struct fake_backend *fake = calloc(1, sizeof(*fake));
 
 	if (fake == NULL)

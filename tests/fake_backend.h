@@ -17,6 +17,7 @@ struct fake_backend {
 	struct kmsg_answer held[FAKE_ITEMS];
 	unsigned held_count;
 	bool hold;     /* keep answers until fake_release() */
+	bool prompt;   /* what is held is answered when settled */
 	int refuse_at; /* the n-th request from now on, counted from 0; -1 */
 	uint8_t refuse_op; /* every request of this op; 0: none */
 	uint32_t next_spi;

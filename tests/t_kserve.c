@@ -312,6 +312,69 @@ strangers_spis(void **state)
 	refused(world, &request, ERR_REFUSED, "mode");
 }
 
+static void
+tell(struct world *world, const struct kmsg *request)
+{
+	struct kmsg copy = *request;
+
+	copy.sequence = ++sequence;
+	kserve_request(world->kserve, &copy);
+}
+
+/* Somebody else's SA and policy are there with the same names. Whoever adds,
+ * and does not wait for the answer before he removes or moves, hits them not.
+ */
+static void
+strangers_stay(void **state)
+{
+	struct world *world = *state;
+	uint32_t spi = get_spi(world);
+	struct kmsg out = sa_request(world, KMSG_OUT, spi);
+	struct kmsg policy = policy_request(world, KMSG_OUT);
+	struct kmsg in = sa_request(world, KMSG_IN, spi);
+
+	world->fake->sa[world->fake->sas++] = out.sa;
+	world->fake->policy[world->fake->policies++] = policy.policy;
+	world->fake->hold = world->fake->prompt = true;
+	tell(world, &in);
+	tell(world, &out);
+	out.op = KMSG_SA_MOVE;
+	out.sa.dst.addr = addr("203.0.113.20");
+	tell(world, &out);
+	out = sa_request(world, KMSG_OUT, spi);
+	tell(world, &out);
+	out.op = KMSG_SA_REMOVE;
+	tell(world, &out);
+	out = sa_request(world, KMSG_OUT, spi);
+	tell(world, &out);
+	in.op = KMSG_SA_REMOVE;
+	tell(world, &in);
+	tell(world, &policy);
+	policy.policy.mode = MODE_TUNNEL;
+	tell(world, &policy);
+	policy.op = KMSG_POLICY_REMOVE;
+	tell(world, &policy);
+	fake_release(world->fake, UINT_MAX);
+	world->fake->hold = false;
+	assert_int_equal(world->fake->sas, 1);
+	assert_int_equal(world->fake->sa[0].spi, out.sa.spi);
+	assert_true(addr_equal(&world->fake->sa[0].dst.addr, &out.sa.dst.addr));
+	assert_int_equal(world->fake->policies, 1);
+	/* Ours go, also those of a moment ago. */
+	world->fake->sas = world->fake->policies = 0;
+	spi = get_spi(world);
+	out = sa_request(world, KMSG_OUT, spi);
+	policy = policy_request(world, KMSG_OUT);
+	world->fake->hold = true;
+	tell(world, &out);
+	tell(world, &policy);
+	tell(world, &policy); /* a rekey: replaced */
+	kserve_clear(world->kserve);
+	fake_release(world->fake, UINT_MAX);
+	world->fake->hold = false;
+	assert_true(fake_empty(world->fake));
+}
+
 /* Addresses before NAT mean something in transport mode only, and there the
  * outer addresses are put in their place. */
 static void
@@ -1042,6 +1105,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_is_allowed_passes),
 		TEST(strangers_spis),
+		TEST(strangers_stay),
 		TEST(addresses_before_nat),
 		TEST(addresses_before_nat_transport),
 		TEST(remote_hosts),
