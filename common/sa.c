@@ -225,6 +225,8 @@ sa_by_serial(struct sadb *db, uint64_t serial)
 	struct map_node *node;
 	struct ike_sa *sa;
 
+	if (db == NULL)
+		return NULL;
 	for (node =
 	         map_find(&db->by_serial, map_hash_u64(&db->by_serial, serial));
 	     node != NULL; node = map_next_same(node)) {
@@ -635,6 +637,8 @@ child_by_serial(struct sadb *db, uint64_t serial)
 	struct map_node *node;
 	struct child_sa *child;
 
+	if (db == NULL)
+		return NULL;
 	for (node = map_find(&db->child_by_serial,
 	         map_hash_u64(&db->child_by_serial, serial));
 	     node != NULL; node = map_next_same(node)) {

@@ -154,6 +154,8 @@ uint64_t sa_peer_spi(const struct ike_sa *sa);
 struct ike_sa *sa_by_spi(struct sadb *sadb, uint64_t own_spi);
 struct ike_sa *sa_by_peer(struct sadb *sadb, const struct endpoint *remote,
     uint64_t peer_spi, unsigned version);
+/* By serial number: for answers that come late. sadb may be NULL, when it has
+ * gone already: nothing is found. */
 struct ike_sa *sa_by_serial(struct sadb *sadb, uint64_t serial);
 /* Established SAs with this remote identity, one after the other: pass the
  * previous one, or NULL to begin. */
@@ -215,6 +217,7 @@ struct child_sa *child_new(struct ike_sa *sa, struct conn *conn,
     bool initiator);
 /* Enters the map by inbound SPI. */
 void child_set_spi_in(struct child_sa *child, uint32_t spi);
+/* As sa_by_serial(). */
 struct child_sa *child_by_serial(struct sadb *sadb, uint64_t serial);
 struct child_sa *child_by_spi_in(struct sadb *sadb, uint32_t spi);
 /* Among sa's children, by the SPI that the peer receives on (spi_out). */

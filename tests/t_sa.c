@@ -1007,6 +1007,9 @@ test_free_of_all(void **state)
 	assert_int_equal(world->sa_freed, 20);
 	assert_int_equal(world->gone, 5);
 	sadb_free(NULL);
+	/* Answers that come now find nothing. */
+	assert_null(sa_by_serial(world->env.sadb, 1));
+	assert_null(child_by_serial(world->env.sadb, 1));
 	assert_int_equal(sadb_new(&world->env), OK);
 }
 

@@ -111,6 +111,22 @@ act(struct scene *scene, uint8_t what)
 	}
 }
 
+/* Old inbound SAs live on for some seconds after their children. */
+static void
+end(struct scene *scene)
+{
+	struct gateway *both[] = { scene->gate, scene->peer };
+
+	for (size_t i = 0; i < 2; i++) {
+		gateway_silence(both[i], true);
+		while (both[i]->env.sadb->first != NULL)
+			sa_kill(both[i]->env.sadb->first, ERR_CANCELLED, false,
+			    "the end");
+	}
+	play_run(scene->play, 15000);
+	play_free(scene->play);
+}
+
 void
 fuzz_engine(unsigned version, const uint8_t *octets, size_t len)
 {
@@ -151,5 +167,5 @@ fuzz_engine(unsigned version, const uint8_t *octets, size_t len)
 	}
 	/* Whatever came, there is an end to what strangers may hold. */
 	HOLDS(limit_half_open(scene.gate->env.limit) <= STEPS + 2);
-	play_free(scene.play);
+	end(&scene);
 }
