@@ -259,8 +259,6 @@ refused() { # VERSION ROLE WORDS
 	grep -iE "$3" "$NET_DIR/ours/orthrus.log"
 	net_until 5 ours_has 0
 }
-case_v2_lacks() { kernel_lacks 2; }
-case_v1_lacks() { kernel_lacks 1; }
 case_v2_policy_in_the_way() {
 	local way
 	two_hosts
@@ -320,50 +318,6 @@ case_v2_chacha() {
 }
 case_v2_lacks() { kernel_lacks 2; }
 case_v1_lacks() { kernel_lacks 1; }
-case_v2_policy_in_the_way() {
-	local way
-	two_hosts
-	peer_start 2 aes128-sha256-ecp256 aes128gcm16
-	ours_start 2 aes128-sha256-ecp256 aes128gcm16
-	ip -n "$NET_ID-ours" xfrm policy add src 10.1.0.0/24 dst 10.2.0.0/24 \
-	    dir out priority 77 tmpl proto esp reqid 7 mode transport
-	way=$(ip -n "$NET_ID-ours" xfrm policy | grep -A1 10.1.0)
-	refused 2 initiator 'not ours'
-	refused 2 responder 'not ours'
-	net_until 5 holds ours 0 1
-	[ "$way" = "$(ip -n "$NET_ID-ours" xfrm policy | grep -A1 10.1.0)" ]
-	net_until 15 peer_has 0
-	# Once it is out of the way, all is well.
-	ip -n "$NET_ID-ours" xfrm policy del src 10.1.0.0/24 dst 10.2.0.0/24 \
-	    dir out
-	orthrus ours up net
-	net_until 5 both_have 1
-	pings
-}
-case_v1_policy_in_the_way() {
-	two_hosts
-	peer_start 1 aes128-sha256-ecp256 aes128gcm16
-	ours_start 1 aes128-sha256-ecp256 aes128gcm16
-	ip -n "$NET_ID-ours" xfrm policy add src 10.2.0.0/24 dst 10.1.0.0/24 \
-	    dir in priority 77 tmpl proto esp reqid 7 mode transport
-	refused 1 initiator 'not ours'
-	refused 1 responder 'not ours'
-	net_until 5 holds ours 0 1
-	net_until 15 peer_has 0
-}
-# Only these two cases use SHA-384 for ESP.
-kernel_lacks() { # VERSION ROLE
-	local lock=/run/orthrus-lacks
-	exec 9>$lock
-	flock 9
-	modprobe -r authenc sha512_ssse3 sha512_generic || true
-	two_hosts
-	peer_start "$1" aes128-sha256-ecp256 aes128-sha384
-	ours_start "$1" aes128-sha256-ecp256 aes128-sha384
-	refused "$1" "$2" 'does not have the algorithm'
-	net_until 5 holds ours 0 0
-	net_until 15 peer_has 0
-}
 
 # What dies, and what it leaves ------------------------------------------------
 
