@@ -33,9 +33,9 @@ struct vault;
 #define VAULT_UNDER_WAY  8192  /* requests not answered yet, at most */
 
 /* RFC 7296 2.15: both steps. octets is RealMessage | Nonce | prf(SK_p, ID').
- * The PSK is the one that fits both identities best (an exact match of both
- * before one of the remote end, before one of the local end, before none);
- * addresses count as identities of their own, after the IDs. */
+ * The PSK is the one that fits both identities best: the remote ID named, with
+ * the local end before alone; then the remote address, likewise; then the local
+ * end, then none. Of the local end, too, the ID comes before the address. */
 struct vault_psk_auth {
 	const struct alg *prf;
 	const struct ident *local, *remote;
@@ -57,8 +57,8 @@ struct vault_nonce_answer {
  * the caller in order, best first, at most VAULT_CANDIDATES. */
 struct vault_skeyid {
 	const struct alg *prf;
-	uint64_t nonce;     /* handle */
-	bool initiator;     /* our nonce is Ni */
+	uint64_t nonce;         /* handle */
+	bool initiator;         /* our nonce is Ni */
 	struct view peer_nonce; /* 8 to 256 octets (RFC 2409 5) */
 	/* NULL where the ID is not known beforehand (a responder) */
 	const struct ident *local, *remote;
@@ -85,8 +85,8 @@ typedef void vault_nonce_done(struct env *env, struct ticket ticket,
     enum err err, const struct vault_nonce_answer *answer);
 typedef void vault_skeyid_done(struct env *env, struct ticket ticket,
     enum err err, const struct vault_skeyid_answer *answer);
-typedef void vault_permits_done(struct env *env, struct ticket ticket,
-    enum err err);
+typedef void
+vault_permits_done(struct env *env, struct ticket ticket, enum err err);
 
 /* Submission copies what it needs. ERR_NOMEM, ERR_LONG or ERR_LIMIT (too many
  * under way): done will not be called. Otherwise done is called once, with

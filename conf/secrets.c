@@ -436,12 +436,14 @@ search_fitting(struct search *search)
 	remote[1] = naming_of_addr(search->secrets, search->remote_addr);
 	local[0] = naming_find(search->secrets, search->local);
 	local[1] = naming_of_addr(search->secrets, search->local_addr);
-	for (size_t i = 0; i < 2; i++)
+	/* The identity is what the PSK is to prove: who has one for an address
+	 * must not pass for somebody who has one for a name. */
+	for (size_t i = 0; i < 2; i++) {
 		for (size_t j = 0; j < 2; j++)
 			search_pair(search, remote[i], local[j]);
-	for (size_t i = 0; i < 2; i++)
 		if (remote[i] != NULL)
 			search_list(search, &remote[i]->alone);
+	}
 	for (size_t i = 0; i < 2; i++)
 		if (local[i] != NULL)
 			search_list(search, &local[i]->alone);

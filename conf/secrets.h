@@ -6,9 +6,10 @@
  * with one, for connections where either end is it; with more, for pairs of
  * them. %any and %any6 select every identity.
  *
- * Which one is best (common/vault.h): both ends named, then the remote end,
- * then the local end, then neither; at every step identities come before
- * addresses, and the file's order decides among equals. All lookups go through
+ * Which one is best (common/vault.h): the remote identity named together with
+ * the local end, or alone; then the remote address, likewise; then the local
+ * end, then neither. Of the local end, too, the identity comes before the
+ * address, and the file's order decides among equals. All lookups go through
  * an index: their cost does not depend on the number of entries.
  */
 #ifndef CONF_SECRETS_H

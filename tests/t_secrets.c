@@ -302,6 +302,16 @@ test_best(void **state)
 	/* FQDNs know no case. */
 	assert_string_equal(best(&f, "GW", "Office", NULL, NULL), "both");
 	done(&f);
+	/* Whose key is for an address cannot pass for a name that has a key of
+	 * its own, however well the other end is named beside the address. */
+	load(&f, "gw 203.0.113.9 : PSK site\n"
+	         "192.0.2.1 203.0.113.9 : PSK sites\n"
+	         "carol : PSK carol\n");
+	assert_string_equal(
+	    best(&f, "gw", "carol", "192.0.2.1", "203.0.113.9"), "carol");
+	assert_string_equal(
+	    best(&f, "gw", "dave", "192.0.2.1", "203.0.113.9"), "site");
+	done(&f);
 }
 
 static void
