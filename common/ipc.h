@@ -31,6 +31,7 @@ struct loop;
 #define IPC_BODY     (IPC_DATAGRAM - IPC_HEADER)
 #define IPC_FDS      16         /* descriptors with one frame, at most */
 #define IPC_QUEUE    (16 << 20) /* octets that may wait for a slow peer */
+#define IPC_EXTRA    (4 << 20)  /* behind so many what can be left out is */
 #define IPC_ROWS     64         /* rows of one permit table, at most */
 
 /* Message types: one range per purpose. The types themselves stand in the

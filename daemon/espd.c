@@ -29,6 +29,9 @@ on_event(void *arg, const struct kmsg_event *event)
 	uint8_t octets[KMSG_EVENT_OCTETS];
 	struct buf buf;
 
+	/* The room behind is for answers. */
+	if (ipc_queued(espd->ipc) > IPC_EXTRA)
+		return;
 	buf_init(&buf, octets, sizeof(octets));
 	kmsg_event_put(&buf, event);
 	if (!buf.full)
@@ -42,7 +45,8 @@ on_stray(void *arg, const struct outer_packet *packet)
 	struct userland_stray from;
 	uint8_t *room;
 
-	if (packet->len > USERLAND_STRAY_MAX)
+	if (packet->len > USERLAND_STRAY_MAX ||
+	    ipc_queued(espd->ipc) > IPC_EXTRA)
 		return;
 	memset(&from, 0, sizeof(from));
 	from.local = packet->local;

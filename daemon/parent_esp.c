@@ -16,6 +16,7 @@ esp_stray(void *arg, const struct endpoint *local,
 	from.local = *local;
 	from.remote = *remote;
 	if (parent->gate_link == NULL || sizeof(from) + octets.len > IPC_BODY ||
+	    ipc_queued(parent->gate_link) > IPC_EXTRA ||
 	    ipc_room(parent->gate_link, PROC_STRAY, 0,
 	        sizeof(from) + octets.len, &room) != OK)
 		return;

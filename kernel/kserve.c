@@ -793,12 +793,17 @@ link_answer(void *arg, const struct kmsg_answer *answer)
 	link_send(arg, KFRAME_ANSWER, answer->sequence, &buf);
 }
 
+/* Whoever may send a packet causes them, and gate may be slow: they heal by
+ * themselves, and must not take the room of answers. */
 static void
 link_event(void *arg, const struct kmsg_event *event)
 {
+	const struct kserve *kserve = arg;
 	uint8_t octets[KMSG_EVENT_OCTETS];
 	struct buf buf;
 
+	if (event->kind != KEVENT_LOST && ipc_queued(kserve->ipc) > IPC_EXTRA)
+		return;
 	buf_init(&buf, octets, sizeof(octets));
 	kmsg_event_put(&buf, event);
 	link_send(arg, KFRAME_EVENT, 0, &buf);

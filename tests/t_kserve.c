@@ -1049,6 +1049,38 @@ broken_link(void **state)
 	loop_free(far.loop);
 }
 
+/* Traffic of a local user makes events; gate is busy elsewhere. They are left
+ * out, the link stays. */
+static void
+flood_of_events(void **state)
+{
+	struct world *world = *state;
+	struct far far = { .world = world };
+	struct kmsg_event event = { .kind = KEVENT_ACQUIRE };
+	int pair[2];
+
+	far.loop = loop_new();
+	assert_non_null(far.loop);
+	timer_init(&far.stop, stop, far.loop);
+	install(world);
+	event.reqid = world->office->reqid;
+	event.packet[0] = ts("10.1.3.4/32");
+	event.packet[1] = ts("10.2.3.4/32");
+	assert_int_equal(ipc_pair(pair), OK);
+	assert_int_equal(kserve_serve(world->kserve, far.loop, pair[0]), OK);
+	for (unsigned i = 0; i < IPC_QUEUE / 32; i++)
+		world->fake->backend.event(world->fake->backend.arg, &event);
+	timers_run(&world->timers, world->timers.now_ms + 1000, 100);
+	assert_int_equal(world->fake->sas, 2);
+	assert_int_equal(world->lines, 0);
+	/* Then gate dies. */
+	close(pair[1]);
+	for (unsigned i = 0; i < 50 && !fake_empty(world->fake); i++)
+		run(&far);
+	assert_true(fake_empty(world->fake));
+	loop_free(far.loop);
+}
+
 /* none: draws SPIs, says yes to the rest; over local. */
 static bool
 counting(void *arg, void *octets, size_t len)
@@ -1126,6 +1158,7 @@ main(void)
 		TEST(many_pairs),
 		TEST(over_a_link),
 		TEST(broken_link),
+		TEST(flood_of_events),
 		TEST(no_data_plane),
 	};
 
