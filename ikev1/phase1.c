@@ -534,7 +534,10 @@ take_ke(struct v1_sa *v1, struct v1_exchange *x, const struct msg *msg)
 	if (nonce.len < V1_NONCE_MIN || nonce.len > V1_NONCE_MAX)
 		return fsm_fail(&x->x, ERR_SYNTAX, 0,
 		    "nonce of %zu octets (RFC 2409 5: 8 to 256)", nonce.len);
-	if (kex_check(v1->ike.suite.kex, public) != OK)
+	/* At the responder the job that uses the value checks it; at the
+	 * initiator a wrong one must not cost the key pair. */
+	if (public.len != v1->ike.suite.kex->public_len ||
+	    (v1->ike.initiator && kex_check(v1->ike.suite.kex, public) != OK))
 		return fsm_fail(
 		    &x->x, ERR_KE, 0, "public value breaks RFC 6989 2");
 	free(main->peer_public);
