@@ -54,40 +54,41 @@ struct ike_sa {
 	unsigned holds;
 
 	struct endpoint local, remote;
-	bool natt;        /* messages go with the marker, on the NAT-T ports */
-	bool nat_local;   /* we are behind NAT: keepalives */
-	bool nat_remote;  /* the peer is */
-	bool encap;       /* ESP in UDP: either of both, or forceencaps */
+	bool natt;       /* messages go with the marker, on the NAT-T ports */
+	bool nat_local;  /* we are behind NAT: keepalives */
+	bool nat_remote; /* the peer is */
+	bool encap;      /* ESP in UDP: either of both, or forceencaps */
 	bool half_open_counted; /* in limit, under: */
 	struct addr half_open_addr;
 
 	struct conn *conn; /* owned reference; NULL until chosen */
-	struct ident *id_local, *id_remote; /* owned; remote NULL until proven */
+	struct ident *id_local,
+	    *id_remote; /* owned; remote NULL until proven */
 	struct suite suite;
 	bool weak; /* a suite row above the modern tier */
 
-	struct child_sa *children;   /* list by next */
+	struct child_sa *children; /* list by next */
 	size_t child_count;
-	struct exchange *exchanges;  /* list by next */
+	struct exchange *exchanges; /* list by next */
 	size_t exchange_count;
 
 	uint64_t created_ms, established_ms, last_in_ms, last_out_ms;
 	uint64_t rekey_at_ms, expire_at_ms; /* 0: never */
 	struct timer rekey_timer, expire_timer, dpd_timer, keepalive_timer;
 
-	struct map_node by_spi;    /* by our own SPI */
-	struct map_node by_peer;   /* half-open responder: peer and its SPI */
+	struct map_node by_spi;  /* by our own SPI */
+	struct map_node by_peer; /* half-open responder: peer and its SPI */
 	struct map_node by_serial;
-	struct map_node by_remote; /* established: remote identity */
+	struct map_node by_remote;  /* established: remote identity */
 	struct ike_sa *next, *prev; /* all, oldest first */
 };
 
 enum child_state {
-	CHILD_NEW,       /* being negotiated */
-	CHILD_INBOUND,   /* inbound installed, outbound not yet (responder) */
-	CHILD_UP,        /* carries traffic both ways */
-	CHILD_REKEYED,   /* replaced, its Delete is expected */
-	CHILD_CLOSING,   /* our Delete is out, or the inbound half lingers */
+	CHILD_NEW,     /* being negotiated */
+	CHILD_INBOUND, /* inbound installed, outbound not yet (responder) */
+	CHILD_UP,      /* carries traffic both ways */
+	CHILD_REKEYED, /* replaced, its Delete is expected */
+	CHILD_CLOSING, /* our Delete is out, or the inbound half lingers */
 	CHILD_DEAD
 };
 const char *child_state_text(enum child_state state);
@@ -104,11 +105,11 @@ struct child_sa {
 	uint32_t spi_in, spi_out; /* host order; 0 until known */
 	uint32_t reqid;
 	uint32_t replay_window;
-	struct suite suite; /* encr, integ, esn (kex: PFS used) */
+	struct suite suite;              /* encr, integ, esn (kex: PFS used) */
 	struct secret keys_in, keys_out; /* encr key + salt, then integ key;
 	                                  * wiped once installed */
 	struct ts_list ts_local, ts_remote;
-	struct endpoint local, remote; /* outer, as installed */
+	struct endpoint local, remote;             /* outer, as installed */
 	struct endpoint natoa_local, natoa_remote; /* transport mode behind NAT:
 	                                  * original addresses; family 0: none */
 	uint64_t created_ms, rekey_at_ms, expire_at_ms;
@@ -159,8 +160,8 @@ struct ike_sa *sa_by_peer(struct sadb *sadb, const struct endpoint *remote,
 struct ike_sa *sa_by_serial(struct sadb *sadb, uint64_t serial);
 /* Established SAs with this remote identity, one after the other: pass the
  * previous one, or NULL to begin. */
-struct ike_sa *sa_by_remote(struct sadb *sadb, const struct ident *remote,
-    struct ike_sa *previous);
+struct ike_sa *sa_by_remote(
+    struct sadb *sadb, const struct ident *remote, struct ike_sa *previous);
 /* The same with a choice of states, IKE_STATE_BIT()s; only SAs that were
  * established once have a remote identity. */
 struct ike_sa *sa_by_remote_in(struct sadb *sadb, const struct ident *remote,
@@ -186,7 +187,8 @@ struct auth_proof {
 bool proof_by_mac(struct auth_proof *proof, const struct ike_sa *sa,
     struct view expected, struct view received);
 /* A rekeyed IKE SA inherits from the established SA that protected the
- * exchange (RFC 7296 2.18). False unless old is established. */
+ * exchange (RFC 7296 2.18). False unless old is established, or was until it
+ * was replaced. */
 bool proof_by_rekey(struct auth_proof *proof, const struct ike_sa *sa,
     const struct ike_sa *old);
 
@@ -213,8 +215,8 @@ void sa_event(struct ike_sa *sa, struct child_sa *child, enum event_kind kind,
 
 /* Children. child_new enters the map by serial and sa's list; conn is
  * referenced; endpoints, encap and mode come from sa and conn. */
-struct child_sa *child_new(struct ike_sa *sa, struct conn *conn,
-    bool initiator);
+struct child_sa *
+child_new(struct ike_sa *sa, struct conn *conn, bool initiator);
 /* Enters the map by inbound SPI. */
 void child_set_spi_in(struct child_sa *child, uint32_t spi);
 /* As sa_by_serial(). */
@@ -222,8 +224,8 @@ struct child_sa *child_by_serial(struct sadb *sadb, uint64_t serial);
 struct child_sa *child_by_spi_in(struct sadb *sadb, uint32_t spi);
 /* Among sa's children, by the SPI that the peer receives on (spi_out). */
 struct child_sa *child_by_spi_out(struct ike_sa *sa, uint32_t spi);
-void child_set_lifetime(struct child_sa *child, uint64_t lifetime_ms,
-    bool rekey);
+void
+child_set_lifetime(struct child_sa *child, uint64_t lifetime_ms, bool rekey);
 /* Marks it up, counts, tells CHILD_UP or (rekeyed_from != NULL)
  * CHILD_REKEYED. */
 void child_up(struct child_sa *child, const struct child_sa *rekeyed_from);
@@ -231,8 +233,8 @@ void child_up(struct child_sa *child, const struct child_sa *rekeyed_from);
 void child_move(struct child_sa *child, struct ike_sa *to);
 /* Removes it from kernel, list and maps and frees it. event: CHILD_FAILED if it
  * was never up, CHILD_DOWN if it was, none for one that was rekeyed. */
-void child_kill(struct child_sa *child, enum err why, bool by_peer,
-    const char *text);
+void child_kill(
+    struct child_sa *child, enum err why, bool by_peer, const char *text);
 /* As child_kill, but the inbound half lives on for linger_ms. */
 void child_linger(struct child_sa *child, uint64_t linger_ms);
 

@@ -318,7 +318,9 @@ responder_failed(struct v2_sa *v2, struct v2_exchange *x)
 	struct failure *error = &x->x.error;
 	struct child_sa *child = child_by_serial(sa->env->sadb, x->child);
 
-	sa_log(sa, LOG_LEVEL_WARNING, "%s", error->text);
+	/* Strangers come as fast as the line is. */
+	if (x->x.type != EXCH_IKE_SA_INIT || limit_log(sa->env->limit))
+		sa_log(sa, LOG_LEVEL_WARNING, "%s", error->text);
 	if (x->x.type == EXCH_IKE_SA_INIT) {
 		kill_for(sa, error, true);
 		return;
@@ -359,7 +361,9 @@ initiator_failed(struct v2_sa *v2, struct v2_exchange *x)
 		/* RFC 7296 2.21.1: what nobody authenticated ends nothing. */
 		if (x->x.state == V2_AWAIT_INIT && error->err != ERR_NOMEM &&
 		    error->err != ERR_CRYPTO) {
-			sa_log(sa, LOG_LEVEL_WARNING, "%s", error->text);
+			if (limit_log(sa->env->limit))
+				sa_log(
+				    sa, LOG_LEVEL_WARNING, "%s", error->text);
 			return;
 		}
 		kill_for(sa, error, false);

@@ -374,24 +374,6 @@ ids_do_not_wrap(void **state)
 	play_free(world.play);
 }
 
-static struct world
-world_behind_nat(uint64_t seed)
-{
-	struct world world = { .play = play_new(seed) };
-
-	world.left = play_gateway(world.play, "left", "10.0.0.5");
-	world.right = play_gateway(world.play, "right", "192.0.2.2");
-	play_nat(world.play, "10.0.0.5", "192.0.2.77");
-	gateway_conn(
-	    world.left, "net", "192.0.2.2", "10.1.0.0/16", "10.2.0.0/16");
-	gateway_conn(world.right, "net", NULL, "10.2.0.0/16", "10.1.0.0/16");
-	gateway_psk(world.left, NULL, NULL, "x");
-	gateway_psk(world.right, NULL, NULL, "x");
-	reload(&world);
-	up(&world);
-	return world;
-}
-
 /* The last packet that left sent. */
 struct last {
 	size_t len;
@@ -411,6 +393,115 @@ remember(struct play *play, struct gateway *from, struct packet *packet,
 		memcpy(last->octets, octets, last->len);
 	}
 	return true;
+}
+
+static unsigned lines;
+
+static void
+count_line(struct log *log, enum log_level level, const char *line)
+{
+	(void)log;
+	(void)level;
+	(void)line;
+	lines++;
+}
+
+/* Anybody on the way may answer our IKE_SA_INIT, as often as he likes; neither
+ * the SA nor the disk suffers. */
+static void
+forged_answers_fill_no_log(void **state)
+{
+	struct world world = world_of(6);
+	struct wire_header header = {
+		.spi_r = 1,
+		.major = 2,
+		.exchange = EXCH_IKE_SA_INIT,
+		.flags = FLAG_RESPONSE,
+	};
+	static const uint8_t group[2] = { 0, 1 };
+	uint8_t octets[64];
+	struct wire_out out;
+	struct ike_sa *sa;
+	struct buf buf;
+	unsigned i;
+
+	(void)state;
+	gateway_silence(world.right, true);
+	assert_int_equal(gateway_up(world.left, "net", 0), OK);
+	play_run(world.play, 100);
+	sa = world.left->env.sadb->first;
+	header.spi_i = sa->spi_i;
+	buf_init(&buf, octets, sizeof(octets));
+	wire_start(&out, &buf, &header);
+	v2_notify_put(&out, N_INVALID_KE_PAYLOAD, view_of(group, 2));
+	wire_finish(&out);
+	world.left->log.write = count_line;
+	world.left->log.level = LOG_LEVEL_INFO;
+	lines = 0;
+	for (i = 0; i < 500; i++) {
+		play_inject(
+		    world.play, &sa->remote, &sa->local, false, buf_done(&buf));
+		play_run(world.play, 2);
+	}
+	assert_in_range(lines, 1, 50);
+	assert_int_equal(world.left->env.sadb->count, 1);
+	play_free(world.play);
+}
+
+/* Nor do strangers whose public value is none, and who are forgotten at once:
+ * no cookie stands in their way. */
+static void
+bad_values_fill_no_log(void **state)
+{
+	struct world world = world_of(7);
+	struct endpoint from, to;
+	struct last last = { 0 };
+	unsigned i;
+	size_t ke;
+
+	(void)state;
+	world.play->tap = remember;
+	world.play->tap_arg = &last;
+	assert_int_equal(gateway_up(world.left, "net", 0), OK);
+	play_run(world.play, 5);
+	from = world.left->env.sadb->first->local;
+	to = world.left->env.sadb->first->remote;
+	assert_true(last.len > 0 && last.octets[18] == EXCH_IKE_SA_INIT);
+	gateway_silence(world.left, true);
+	play_run(world.play, 2 * MINUTE);
+	/* SA leads, KE follows: Curve25519's zero. */
+	ke = WIRE_HEADER + (size_t)(last.octets[30] << 8 | last.octets[31]);
+	memset(last.octets + ke + 8, 0, 32);
+	world.right->log.write = count_line;
+	world.right->log.level = LOG_LEVEL_INFO;
+	lines = 0;
+	for (i = 0; i < 500; i++) {
+		last.octets[0] = (uint8_t)i;
+		last.octets[1] = (uint8_t)(i >> 8);
+		play_inject(world.play, &from, &to, false,
+		    view_of(last.octets, last.len));
+		play_run(world.play, 2);
+	}
+	assert_in_range(lines, 1, 50);
+	play_free(world.play);
+}
+
+static struct world
+world_behind_nat(uint64_t seed)
+{
+	struct world world = { .play = play_new(seed) };
+
+	world.left = play_gateway(world.play, "left", "10.0.0.5");
+	world.right = play_gateway(world.play, "right", "192.0.2.2");
+	play_nat(world.play, "10.0.0.5", "192.0.2.77");
+	gateway_conn(
+	    world.left, "net", "192.0.2.2", "10.1.0.0/16", "10.2.0.0/16");
+	gateway_conn(world.right, "net", NULL, "10.2.0.0/16", "10.1.0.0/16");
+	gateway_psk(world.left, NULL, NULL, "x");
+	gateway_psk(world.right, NULL, NULL, "x");
+	reload(&world);
+	up(&world);
+	return world;
 }
 
 static bool
@@ -553,6 +644,8 @@ main(void)
 		cmocka_unit_test(second_auth_after_refusal),
 		cmocka_unit_test(fragments_of_strangers),
 		cmocka_unit_test(ids_do_not_wrap),
+		cmocka_unit_test(forged_answers_fill_no_log),
+		cmocka_unit_test(bad_values_fill_no_log),
 		cmocka_unit_test(copies_move_nobody),
 		cmocka_unit_test(nobody_goes_back_to_500),
 		cmocka_unit_test(initial_contact_is_for_a_pair),
