@@ -272,14 +272,16 @@ v1_child_deleted(struct v1_sa *v1, uint32_t spi)
 	struct v1_sa *other;
 
 	while (child == NULL && (other = v1_walk_on(&walk)) != NULL)
-		child = child_by_spi_out(&other->ike, spi);
+		if (v1_speaks_for(v1, other))
+			child = child_by_spi_out(&other->ike, spi);
 	if (child == NULL) {
 		/* Interop: some name the SPI of the other end. */
 		child = child_by_spi_in(v1->ike.env->sadb, spi);
 		if (child != NULL &&
 		    (child->sa->engine != &v1_engine ||
 		        child->sa->id_remote == NULL ||
-		        !ident_equal(child->sa->id_remote, v1->ike.id_remote)))
+		        !ident_equal(child->sa->id_remote, v1->ike.id_remote) ||
+		        !v1_speaks_for(v1, v1_sa(child->sa))))
 			child = NULL;
 	}
 	if (child == NULL)

@@ -613,7 +613,7 @@ v1_life_sa_deleted(struct v1_sa *v1, uint64_t spi_i, uint64_t spi_r)
 	}
 	while ((other = v1_walk_on(&walk)) != NULL)
 		if (other->ike.spi_i == spi_i && other->ike.spi_r == spi_r &&
-		    !other->husk) {
+		    !other->husk && v1_speaks_for(v1, other)) {
 			retire(other, true, "deleted by the peer");
 			return;
 		}

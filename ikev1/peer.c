@@ -55,13 +55,30 @@ v1_walk_on(struct v1_walk *walk)
 	return found;
 }
 
-/* A shared identity may stand for several hosts, so the address counts too. */
+/* A shared identity may stand for several hosts, so the address counts too,
+ * and behind one NAT the port. */
+static bool
+same_place(const struct ike_sa *a, const struct ike_sa *b)
+{
+	if (!addr_equal(&a->remote.addr, &b->remote.addr))
+		return false;
+	return a->remote.port == b->remote.port || !a->nat_remote ||
+	       !b->nat_remote || a->env->policy->uniqueids;
+}
+
 bool
 v1_same_peer(const struct v1_sa *a, const struct v1_sa *b)
 {
-	return a != b && addr_equal(&a->ike.remote.addr, &b->ike.remote.addr) &&
+	return a != b && same_place(&a->ike, &b->ike) &&
 	       (a->ike.conn == b->ike.conn ||
 	           conn_same_peer(a->ike.conn, b->ike.conn));
+}
+
+bool
+v1_speaks_for(const struct v1_sa *v1, const struct v1_sa *other)
+{
+	return other == v1 || v1_same_peer(v1, other) ||
+	       v1->ike.env->policy->uniqueids;
 }
 
 bool

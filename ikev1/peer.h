@@ -29,6 +29,9 @@ struct v1_sa *v1_walk_on(struct v1_walk *walk); /* NULL: the end */
 /* Two SAs with one peer: address and connection agree. Their identity has been
  * compared before. */
 bool v1_same_peer(const struct v1_sa *a, const struct v1_sa *b);
+/* May v1's peer delete what is other's? Their identity has been compared. With
+ * uniqueids it stands for one peer, wherever that is. */
+bool v1_speaks_for(const struct v1_sa *v1, const struct v1_sa *other);
 /* Established, and neither a husk nor about to be deleted. */
 bool v1_usable(const struct v1_sa *v1);
 /* The newest usable SA of v1's peer, other than v1; NULL if there is none. */

@@ -11,6 +11,8 @@
 #include <cmocka.h>
 
 #include "common/wire.h"
+#include "ikev1/info.h"
+#include "ikev1/state.h"
 #include "tests/play/play.h"
 
 #define MANY    80 /* connections */
@@ -305,6 +307,54 @@ test_many_identities(void **state)
 	play_free(play);
 }
 
+/* Two hosts share identity and key, as uniqueids=no allows: one deletes what is
+ * its own, not what is the other's. */
+static void
+foreign_delete(bool unique)
+{
+	struct play *play = play_new(8);
+	struct gateway *gate = play_gateway(play, "gate", "192.0.2.9");
+	struct gateway *host[2] = { play_gateway(play, "one", "192.0.2.1"),
+		play_gateway(play, "two", "192.0.2.2") };
+	struct conn *conn;
+	uint32_t spi;
+
+	conn = gateway_conn(gate, "net", NULL, "10.9.0.0/16", NULL);
+	conn->keyexchange = KEYEX_IKEV1;
+	conn_set_ids(conn, "@gate.example", "@group.example");
+	gateway_psk(gate, "@gate.example", "@group.example", "secret");
+	gateway_load(gate);
+	for (unsigned i = 0; i < 2; i++) {
+		conn = gateway_conn(
+		    host[i], "net", "192.0.2.9", NULL, "10.9.0.0/16");
+		conn->keyexchange = KEYEX_IKEV1;
+		conn_set_ids(conn, "@group.example", "@gate.example");
+		gateway_psk(
+		    host[i], "@gate.example", "@group.example", "secret");
+		gateway_load(host[i]);
+	}
+	gate->env.policy->uniqueids = false; /* while they come up */
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(gateway_up(host[i], "net", 0), OK);
+		play_run(play, 2000);
+	}
+	assert_int_equal(gateway_child_count(gate, "net"), 2);
+	gate->env.policy->uniqueids = unique;
+	spi = gateway_child(host[0])->spi_in;
+	v1_info_delete_children(v1_sa(gateway_ike(host[1])), &spi, 1);
+	play_run(play, 5000);
+	assert_int_equal(gateway_child_count(gate, "net"), unique ? 1 : 2);
+	play_free(play);
+}
+
+static void
+test_foreign_delete(void **state)
+{
+	(void)state;
+	foreign_delete(false);
+	foreign_delete(true);
+}
+
 int
 main(void)
 {
@@ -316,6 +366,7 @@ main(void)
 		cmocka_unit_test(test_stolen_fifth),
 		cmocka_unit_test(test_shared_sa),
 		cmocka_unit_test(test_many_identities),
+		cmocka_unit_test(test_foreign_delete),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
