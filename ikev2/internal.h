@@ -110,9 +110,10 @@ struct v2_sa {
 	bool fragments;    /* both support RFC 7383 */
 	bool fragment_out; /* ... and policy lets us send them */
 	bool pumping;
-	bool heard;       /* the peer has used it */
-	bool close_later; /* as soon as the rekey under way is over */
-	bool deleted;     /* by the peer, and as above */
+	bool heard; /* the peer has used it */
+	bool
+	    close_later; /* as soon as the rekey or IKE_AUTH under way is over */
+	bool deleted;    /* by the peer, and as above */
 };
 
 struct v2_exchange {

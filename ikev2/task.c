@@ -453,9 +453,12 @@ v2_close_now(struct ike_sa *sa)
 		 * it when the answer is here. */
 		if (sa->initiator && v2->setup == NULL)
 			return OK;
-		/* The peer may think that it is up. */
-		if (own != NULL && own->sent && own->x.type == EXCH_IKE_AUTH)
-			v2_last_word(v2, 0);
+		/* The peer may think that it is up: a Delete can be answered
+		 * only after IKE_AUTH is (RFC 7296 2.3). */
+		if (own != NULL && own->sent && own->x.type == EXCH_IKE_AUTH) {
+			v2->close_later = true;
+			return OK;
+		}
 		sa_kill(sa, ERR_CANCELLED, false, "given up");
 		return OK;
 	case IKE_ESTABLISHED:

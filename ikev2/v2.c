@@ -455,12 +455,15 @@ v2_moved(struct ike_sa *sa, struct exchange *x)
 {
 	struct v2_sa *v2 = v2_of(sa);
 	bool init = x->type == EXCH_IKE_SA_INIT && !responds(x);
+	bool auth = x->type == EXCH_IKE_AUTH && !responds(x);
 
 	if (x->state != V2_DONE)
 		return;
 	exchange_end(x);
 	if (init)
 		v2_auth_begin(v2);
+	else if (auth && v2->close_later)
+		v2_close_now(sa);
 	else
 		v2_pump(v2);
 }
