@@ -146,9 +146,12 @@ spin(struct scene *s)
 {
 	struct timer timer;
 
-	timer_init(&timer, stop, s->loop);
-	timer_set(loop_timers(s->loop), &timer, 3);
-	loop_run(s->loop);
+	/* Turns, not milliseconds: a busy machine may eat those. */
+	for (unsigned turn = 0; turn < 8; turn++) {
+		timer_init(&timer, stop, s->loop);
+		timer_set(loop_timers(s->loop), &timer, 1);
+		loop_run(s->loop);
+	}
 }
 
 static void
