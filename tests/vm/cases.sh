@@ -290,23 +290,24 @@ case_v1_policy_in_the_way() {
 	net_until 5 holds ours 0 1
 	net_until 15 peer_has 0
 }
+
 # The whole kernel lacks it then, and so does the peer: we must be asked first.
 alone_with_chacha() {
 	exec 9>/run/orthrus-chacha
 	flock 9
 }
-kernel_lacks() { # VERSION
+case_v2_kernel_lacks() {
+	local block=/etc/modprobe.d/orthrus-lacks.conf
 	alone_with_chacha
-	echo "install chacha20poly1305 /bin/false" \
-	    >/etc/modprobe.d/orthrus-lacks.conf
 	modprobe -r chacha20poly1305
+	echo "install chacha20poly1305 /bin/false" >$block
 	two_hosts
-	peer_start "$1" aes128-sha256-ecp256 chacha20poly1305
-	ours_start "$1" aes128-sha256-ecp256 chacha20poly1305
-	refused "$1" responder 'does not have the algorithm'
+	peer_start 2 aes128-sha256-ecp256 chacha20poly1305
+	ours_start 2 aes128-sha256-ecp256 chacha20poly1305
+	refused 2 responder 'does not have the algorithm'
 	net_until 5 holds ours 0 0
 	net_until 15 peer_has 0
-	rm /etc/modprobe.d/orthrus-lacks.conf
+	rm $block
 	swan peer --initiate --child net
 	net_until 5 both_have 1
 	pings
@@ -314,10 +315,9 @@ kernel_lacks() { # VERSION
 eval "$(declare -f case_v2_chacha | sed '1s/case_v2/plain/')"
 case_v2_chacha() {
 	alone_with_chacha
+	rm -f /etc/modprobe.d/orthrus-lacks.conf
 	plain_chacha
 }
-case_v2_lacks() { kernel_lacks 2; }
-case_v1_lacks() { kernel_lacks 1; }
 
 # What dies, and what it leaves ------------------------------------------------
 
