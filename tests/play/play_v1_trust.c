@@ -355,6 +355,57 @@ test_foreign_delete(void **state)
 	foreign_delete(true);
 }
 
+/* Two such hosts behind one NAT: each keeps its SAs and its port. */
+static void
+test_shared_nat(void **state)
+{
+	static const char *const inside[] = { "192.168.7.2", "192.168.7.3" };
+	static const char *const subnet[] = { "10.1.0.0/16", "10.2.0.0/16" };
+	static const char *const name[] = { "one", "two" };
+	struct play *play = play_new(9);
+	struct gateway *gate = play_gateway(play, "gate", "192.0.2.9");
+	struct gateway *host[2];
+	struct conn *conn;
+	uint16_t port[2] = { 0, 0 };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		host[i] = play_gateway(play, name[i], inside[i]);
+		play_nat(play, inside[i], "198.51.100.9")->next_port =
+		    (uint16_t)(21000 + 1000 * i);
+		conn =
+		    gateway_conn(gate, name[i], NULL, "10.9.0.0/16", subnet[i]);
+		conn->keyexchange = KEYEX_IKEV1;
+		conn_set_ids(conn, "@gate.example", "@group.example");
+		conn = gateway_conn(
+		    host[i], "net", "192.0.2.9", subnet[i], "10.9.0.0/16");
+		conn->keyexchange = KEYEX_IKEV1;
+		conn_set_ids(conn, "@group.example", "@gate.example");
+		gateway_psk(
+		    host[i], "@gate.example", "@group.example", "secret");
+		gateway_load(host[i]);
+	}
+	gateway_psk(gate, "@gate.example", "@group.example", "secret");
+	gateway_load(gate);
+	gate->env.policy->uniqueids = false;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(gateway_up(host[i], "net", 0), OK);
+		play_run(play, 2000);
+		assert_int_equal(gateway_child_count(gate, name[i]), 1);
+	}
+	play_run(play, 20000);
+	assert_int_equal(gateway_ike_count(gate), 2);
+	for (struct ike_sa *sa = gate->env.sadb->first; sa != NULL;
+	     sa = sa->next)
+		for (struct child_sa *child = sa->children; child != NULL;
+		     child = child->next)
+			port[strcmp(child->conn->name, "two") == 0] =
+			    child->remote.port;
+	assert_in_range(port[0], 21000, 21999);
+	assert_in_range(port[1], 22000, 22999);
+	play_free(play);
+}
+
 int
 main(void)
 {
@@ -367,6 +418,7 @@ main(void)
 		cmocka_unit_test(test_shared_sa),
 		cmocka_unit_test(test_many_identities),
 		cmocka_unit_test(test_foreign_delete),
+		cmocka_unit_test(test_shared_nat),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
