@@ -524,8 +524,8 @@ note_sure(struct kserve *kserve, const struct pending *pending)
 		claim =
 		    claim_find_id(&kserve->ledger, pending->hash, pending->id);
 		if (claim)
-			claim->sure |=
-			    claim->dirs & DIR_BIT(pending->direction);
+			claim->sure |= (uint8_t)(claim->dirs &
+			                         DIR_BIT(pending->direction));
 	}
 }
 
