@@ -128,9 +128,15 @@ commit(struct ike_sa *sa, struct v1_exchange *x, const struct msg *msg,
     const struct found *found)
 {
 	struct v1_quick *quick = x->quick;
-	struct child_sa *child = child_new(sa, found->conn, false);
+	struct child_sa *child;
 	struct ticket ticket;
 
+	/* The data plane has room for all peers' children, not for all that
+	 * one of them can think of. */
+	if (sa->child_count >= V1_CHILDREN)
+		return fsm_fail(&x->x, ERR_LIMIT, N1_NO_PROPOSAL_CHOSEN,
+		    "there are %zu children already", sa->child_count);
+	child = child_new(sa, found->conn, false);
 	if (child == NULL)
 		return fsm_fail(&x->x, ERR_NOMEM, 0, "out of memory");
 	v1_child_init(child);

@@ -28,6 +28,7 @@
 #define V1_MESSAGE_MAX 4096 /* octets of a message of ours */
 #define V1_CONNS       256  /* connections looked at for one peer */
 #define V1_QUICK_MAX   64   /* Quick Modes of the peer at once, per SA */
+#define V1_CHILDREN    512  /* below one SA: the peer gets no more */
 #define V1_SEEN_MAX    256  /* message IDs remembered, per SA */
 #define V1_LINGER_MS                                                           \
 	240000                    /* the last message stays for repeats: longer

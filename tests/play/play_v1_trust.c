@@ -406,6 +406,37 @@ test_shared_nat(void **state)
 	play_free(play);
 }
 
+/* One peer gets so many children and no more. */
+static void
+test_many_children(void **state)
+{
+	static const char *const name[] = { "a", "b" };
+	static const char *const subnet[] = { "10.1.1.0/24", "10.1.2.0/24" };
+	const size_t there = V1_CHILDREN - 2; /* and the first */
+	struct conn *conn;
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 10);
+	for (unsigned i = 0; i < 2; i++) {
+		conn = gateway_conn(
+		    pair.left, name[i], "192.0.2.2", subnet[i], "10.2.0.0/16");
+		conn->keyexchange = KEYEX_IKEV1;
+	}
+	gateway_load(pair.left);
+	up(&pair);
+	gateway_ike(pair.right)->child_count += there;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(gateway_up(pair.left, name[i], 0), OK);
+		play_run(pair.play, 5000);
+	}
+	gateway_ike(pair.right)->child_count -= there;
+	assert_int_equal(gateway_child_count(pair.left, "a"), 1);
+	assert_int_equal(gateway_child_count(pair.left, "b"), 0);
+	assert_true(play_settled(pair.left, pair.right, 1, 2));
+	play_free(pair.play);
+}
+
 int
 main(void)
 {
@@ -419,6 +450,7 @@ main(void)
 		cmocka_unit_test(test_many_identities),
 		cmocka_unit_test(test_foreign_delete),
 		cmocka_unit_test(test_shared_nat),
+		cmocka_unit_test(test_many_children),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
