@@ -355,6 +355,7 @@ initiator_failed(struct v2_sa *v2, struct v2_exchange *x)
 {
 	struct ike_sa *sa = &v2->sa;
 	struct failure *error = &x->x.error;
+	bool closing = x->task != NULL && x->task->want == WANT_DELETE;
 
 	switch (x->x.type) {
 	case EXCH_IKE_SA_INIT:
@@ -374,8 +375,11 @@ initiator_failed(struct v2_sa *v2, struct v2_exchange *x)
 		return;
 	default:
 		v2_give_up(x);
+		/* It may have been the SA's last; x went with it. */
+		if (sa->state == IKE_DEAD)
+			return;
 		/* Whatever the answer to our Delete was, we go. */
-		if (x->task != NULL && x->task->want == WANT_DELETE) {
+		if (closing) {
 			sa_kill(sa, OK, false, "closed");
 			return;
 		}
