@@ -11,14 +11,15 @@
 #include "ikev1/quick.h"
 #include "ikev1/v1.h"
 
-#define OLD_MS      5000  /* a replaced ISAKMP SA is deleted after */
-#define OLD_BUSY_MS 5000  /* ... and again so much later while it is busy */
-#define CLOSING_MS  10000 /* until a closing one goes at the latest */
-#define RENEW_MS    60000 /* between tries to renew phase 1 */
-#define DEAF_MS     5000  /* until a husk hears no more Deletes */
-#define ORPHAN_MS   2000  /* before a husk is renewed by who began it */
-#define REFUSED_MS  8000 /* until a refusal that anybody may have sent counts */
-#define ATTEMPTS    256  /* newest SAs looked at for attempts of ours */
+#define OLD_MS       5000  /* a replaced ISAKMP SA is deleted after */
+#define UNDELETED_MS 60000 /* once or twice that, where its peer should do it */
+#define OLD_BUSY_MS  5000  /* ... and again so much later while it is busy */
+#define CLOSING_MS   10000 /* until a closing one goes at the latest */
+#define RENEW_MS     60000 /* between tries to renew phase 1 */
+#define DEAF_MS      5000  /* until a husk hears no more Deletes */
+#define ORPHAN_MS    2000  /* before a husk is renewed by who began it */
+#define REFUSED_MS   8000 /* until a refusal that anybody may have sent counts */
+#define ATTEMPTS     256  /* newest SAs looked at for attempts of ours */
 
 /* Children that move ---------------------------------------------------- */
 
@@ -348,17 +349,22 @@ renewal_due(void *arg)
 		v1_life_renew(&v1->ike);
 }
 
-/* v1 is replaced: it answers, but begins nothing any more. */
+/* v1 is replaced: it answers, but begins nothing any more. To delete it is the
+ * peer's part; of one that makes SA after SA and deletes none, few stay. */
 static void
 superseded(struct v1_sa *v1, struct v1_sa *by)
 {
 	struct ike_sa *sa = &v1->ike;
+	struct env *env = sa->env;
+	uint64_t delay = UNDELETED_MS + env_random_u32(env) % UNDELETED_MS;
 
 	adopt(v1, by);
 	timer_stop(sa->env->timers, &sa->rekey_timer);
 	timer_stop(sa->env->timers, &sa->dpd_timer);
 	v1->renewed_by = by->ike.serial;
 	sa_set_state(sa, IKE_REKEYED);
+	if (env_now(env) + delay < sa->expire_at_ms)
+		timer_set(env->timers, &sa->expire_timer, delay);
 }
 
 /* ... and we delete it in a while. */

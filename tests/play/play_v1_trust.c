@@ -437,6 +437,29 @@ test_many_children(void **state)
 	play_free(pair.play);
 }
 
+/* A peer that makes SA after SA and deletes none leaves no heap of them. */
+static void
+test_undeleted(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 11);
+	pair.right->env.policy->uniqueids = false;
+	up(&pair);
+	for (unsigned i = 0; i < 5; i++) {
+		sa_kill(&v1_sa(gateway_ike(pair.left))->ike, OK, true, "gone");
+		assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+		play_run(pair.play, 5000);
+		assert_int_equal(gateway_ike_count(pair.right), 1);
+	}
+	assert_int_equal(pair.right->env.sadb->count, 6);
+	play_run(pair.play, 300000);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	assert_int_equal(pair.right->env.sadb->count, 1);
+	play_free(pair.play);
+}
+
 int
 main(void)
 {
@@ -451,6 +474,7 @@ main(void)
 		cmocka_unit_test(test_foreign_delete),
 		cmocka_unit_test(test_shared_nat),
 		cmocka_unit_test(test_many_children),
+		cmocka_unit_test(test_undeleted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
