@@ -17,12 +17,14 @@ struct wanted {
 };
 
 /* RFC 2409 5.5: KE and group go together. RFC 3947 5.1: the modes with UDP
- * belong to SAs that found a NAT. */
+ * belong to SAs that found a NAT, and have gone to its port (4): on IKE's own
+ * ESP would be taken for IKE. */
 static bool
 want(const struct v1_transform *t, const void *arg)
 {
 	const struct wanted *wanted = arg;
-	bool natt = (v1_sa((struct ike_sa *)(uintptr_t)wanted->sa)->vendors &
+	bool natt = wanted->sa->natt &&
+	            (v1_sa((struct ike_sa *)(uintptr_t)wanted->sa)->vendors &
 	                (V1_VENDOR_NATT | V1_VENDOR_NATT_DRAFTS)) != 0;
 
 	if ((t->group != 0) != wanted->ke)

@@ -460,6 +460,39 @@ test_undeleted(void **state)
 	play_free(pair.play);
 }
 
+static bool
+keep_port(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	(void)play;
+	(void)octets;
+	if (from == arg) {
+		packet->natt = false;
+		packet->local.port = packet->remote.port = IKE_PORT;
+	}
+	return true;
+}
+
+/* Who speaks of a NAT and stays on port 500 gets no ESP in UDP there. */
+static void
+test_no_float(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 12);
+	pair.left->building[0]->forceencaps = true;
+	pair.play->tap = keep_port;
+	pair.play->tap_arg = pair.left;
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	play_run(pair.play, 5000);
+	assert_int_equal(gateway_ike_count(pair.right), 1);
+	assert_false(gateway_ike(pair.right)->natt);
+	assert_int_equal(gateway_child_count(pair.right, NULL), 0);
+	assert_int_equal(pair.left->events[EVENT_CHILD_FAILED], 1);
+	play_free(pair.play);
+}
+
 int
 main(void)
 {
@@ -475,6 +508,7 @@ main(void)
 		cmocka_unit_test(test_shared_nat),
 		cmocka_unit_test(test_many_children),
 		cmocka_unit_test(test_undeleted),
+		cmocka_unit_test(test_no_float),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
