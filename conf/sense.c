@@ -167,7 +167,7 @@ proposal_is_v1(const struct proposal *proposal)
 {
 	bool ike = proposal->protocol == PROTO_IKE;
 
-	for (size_t kind = 0; kind < ALG_KINDS; kind++) {
+	for (enum alg_kind kind = 0; kind < ALG_KINDS; kind++) {
 		bool any = proposal->count[kind] == 0;
 
 		if (ike && kind == ALG_INTEG)
