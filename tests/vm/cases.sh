@@ -186,7 +186,7 @@ window() { # VERSION LINE WANTED
 	says_nowhere ours 'flag.* esn'
 	state_says ours "$3"
 }
-case_v2_window_default() { window 2 "" 'replay_window 32,'; }
+case_v2_window_default() { window 2 "" 'replay[-_]window 32[, ]'; }
 case_v1_window_wide() {
 	window 1 "	replay_window=1024" 'replay_window 1024,'
 }
