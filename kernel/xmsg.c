@@ -789,6 +789,8 @@ words_of(int number)
 		return "we lack the capability NET_ADMIN";
 	case ENOSYS:
 		return "the kernel does not have the algorithm";
+	case ENOENT: /* of a policy; or of an algorithm's module */
+		return "the kernel does not have it, or not the algorithm";
 	case EPROTONOSUPPORT:
 	case ENOPROTOOPT:
 		return "the kernel cannot do ESP";
