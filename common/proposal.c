@@ -97,8 +97,8 @@ unknown_word(struct parser *parser, const char *word)
 {
 	if (is_refused_name(word))
 		return fail(parser, parser->at,
-		    "this algorithm is too weak to be supported; expected "
-		    "one such as aes256, sha256 or modp2048");
+		    "expected one such as aes256, sha256 or modp2048: this "
+		    "algorithm is too weak to be supported");
 	if (parser->protocol == PROTO_IKE)
 		return fail(parser, parser->at,
 		    "expected an algorithm of IKE: a cipher (aes256), a hash "

@@ -413,6 +413,17 @@ set_option(struct command *command, int option, const char *value)
 	}
 }
 
+static void
+refuse(int option, const char *value)
+{
+	const struct option *known = long_options;
+
+	while (known->val != option)
+		known++;
+	fprintf(
+	    stderr, "orthrusd: --%s: \"%s\" will not do\n", known->name, value);
+}
+
 /* -1: go on. Else an exit code. */
 static int
 parse(struct command *command, int argc, char **argv)
@@ -431,9 +442,7 @@ parse(struct command *command, int argc, char **argv)
 		}
 		if (option == '?' || !set_option(command, option, optarg)) {
 			if (option != '?')
-				fprintf(stderr,
-				    "orthrusd: \"%s\" will not do here\n",
-				    optarg);
+				refuse(option, optarg);
 			usage(stderr);
 			return EXIT_USAGE;
 		}
