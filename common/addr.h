@@ -51,15 +51,15 @@ bool addr_next(struct addr *addr);
 
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
 /* "192.0.2.1:500", "[2001:db8::1]:500". */
-char *endpoint_text(const struct endpoint *endpoint,
-    char text[static ENDPOINT_TEXT]);
+char *
+endpoint_text(const struct endpoint *endpoint, char text[static ENDPOINT_TEXT]);
 
 /* Both ways between endpoints and socket addresses. The first returns the
  * length in octets; the second false for other families. A v4-mapped IPv6
  * address becomes IPv4. */
-unsigned endpoint_to_sockaddr(const struct endpoint *endpoint,
-    struct sockaddr_storage *to);
-bool endpoint_from_sockaddr(struct endpoint *endpoint,
-    const struct sockaddr *from, unsigned len);
+unsigned endpoint_to_sockaddr(
+    const struct endpoint *endpoint, struct sockaddr_storage *to);
+bool endpoint_from_sockaddr(
+    struct endpoint *endpoint, const struct sockaddr *from, unsigned len);
 
 #endif

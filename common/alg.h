@@ -23,22 +23,41 @@ enum alg_tier { TIER_MODERN, TIER_COMPAT, TIER_LEGACY };
 /* Indices of our own; never on the wire. */
 enum alg_id {
 	ALG_NONE,
-	ALG_AES128_CBC, ALG_AES192_CBC, ALG_AES256_CBC,
-	ALG_AES128_GCM16, ALG_AES192_GCM16, ALG_AES256_GCM16,
-	ALG_CHACHA20_POLY1305, ALG_3DES_CBC,
-	ALG_PRF_SHA1, ALG_PRF_SHA256, ALG_PRF_SHA384, ALG_PRF_SHA512,
-	ALG_SHA1_96, ALG_SHA256_128, ALG_SHA384_192, ALG_SHA512_256,
-	ALG_MODP1024, ALG_MODP1536, ALG_MODP2048, ALG_MODP3072, ALG_MODP4096,
-	ALG_ECP256, ALG_ECP384, ALG_ECP521, ALG_CURVE25519,
+	ALG_AES128_CBC,
+	ALG_AES192_CBC,
+	ALG_AES256_CBC,
+	ALG_AES128_GCM16,
+	ALG_AES192_GCM16,
+	ALG_AES256_GCM16,
+	ALG_CHACHA20_POLY1305,
+	ALG_3DES_CBC,
+	ALG_PRF_SHA1,
+	ALG_PRF_SHA256,
+	ALG_PRF_SHA384,
+	ALG_PRF_SHA512,
+	ALG_SHA1_96,
+	ALG_SHA256_128,
+	ALG_SHA384_192,
+	ALG_SHA512_256,
+	ALG_MODP1024,
+	ALG_MODP1536,
+	ALG_MODP2048,
+	ALG_MODP3072,
+	ALG_MODP4096,
+	ALG_ECP256,
+	ALG_ECP384,
+	ALG_ECP521,
+	ALG_CURVE25519,
 	ALG_COUNT /* at most 64: see struct alg_set */
 };
 
 struct alg {
-	uint8_t id;   /* enum alg_id */
-	uint8_t kind; /* enum alg_kind */
-	uint8_t tier; /* enum alg_tier */
-	const char *name;    /* as we print it, and in ipsec.conf: "aes256" */
-	const char *aliases; /* other spellings, separated by one space, or "" */
+	uint8_t id;       /* enum alg_id */
+	uint8_t kind;     /* enum alg_kind */
+	uint8_t tier;     /* enum alg_tier */
+	const char *name; /* as we print it, and in ipsec.conf: "aes256" */
+	const char
+	    *aliases; /* other spellings, separated by one space, or "" */
 
 	uint16_t ikev2;  /* transform ID; 0: not in IKEv2 */
 	uint16_t phase1; /* RFC 2409 attribute value; 0: not in phase 1. For a
@@ -48,11 +67,11 @@ struct alg {
 	uint16_t key_bits; /* of the key proper, without salt */
 	bool key_attr;     /* a key length attribute must stand beside it */
 
-	uint8_t block;  /* cipher block, octets (1 for stream and AEAD) */
-	uint8_t iv;     /* octets of IV in the packet */
-	uint8_t salt;   /* octets of salt after the key in KEYMAT; else 0 */
-	uint8_t icv;    /* octets of ICV (AEAD, INTEG) */
-	uint8_t out;    /* PRF: octets of output; INTEG: of untruncated output */
+	uint8_t block; /* cipher block, octets (1 for stream and AEAD) */
+	uint8_t iv;    /* octets of IV in the packet */
+	uint8_t salt;  /* octets of salt after the key in KEYMAT; else 0 */
+	uint8_t icv;   /* octets of ICV (AEAD, INTEG) */
+	uint8_t out;   /* PRF: octets of output; INTEG: of untruncated output */
 	uint16_t public_len; /* KEX: octets of a public value on the wire */
 	uint16_t secret_len; /* KEX: octets of the shared secret */
 
@@ -76,12 +95,12 @@ const struct alg *alg_by_name(enum alg_kind kind, const char *name);
 
 /* By the number on the wire. key_bits 0: no key length attribute was there. A
  * wrong or missing key length gives NULL (RFC 7296 3.3.5). */
-const struct alg *alg_by_ikev2(enum alg_kind kind, uint16_t number,
-    uint16_t key_bits);
-const struct alg *alg_by_phase1(enum alg_kind kind, uint16_t number,
-    uint16_t key_bits);
-const struct alg *alg_by_phase2(enum alg_kind kind, uint16_t number,
-    uint16_t key_bits);
+const struct alg *
+alg_by_ikev2(enum alg_kind kind, uint16_t number, uint16_t key_bits);
+const struct alg *
+alg_by_phase1(enum alg_kind kind, uint16_t number, uint16_t key_bits);
+const struct alg *
+alg_by_phase2(enum alg_kind kind, uint16_t number, uint16_t key_bits);
 
 bool alg_is_aead(const struct alg *alg);
 /* Octets of key plus salt that KEYMAT gives for this row. */

@@ -26,11 +26,11 @@ enum err cipher_cbc_decrypt(const struct alg *alg, struct view key,
  * gives it; iv the alg->iv octets of the packet. out has room for text.len;
  * tag for alg->icv. In place allowed. Opening verifies first: ERR_AUTH leaves
  * nothing of the plaintext in out. */
-enum err cipher_aead_seal(const struct alg *alg, struct view key,
-    const uint8_t *iv, struct view aad, struct view text, uint8_t *out,
-    uint8_t *tag);
-enum err cipher_aead_open(const struct alg *alg, struct view key,
-    const uint8_t *iv, struct view aad, struct view text, const uint8_t *tag,
-    uint8_t *out);
+enum err
+cipher_aead_seal(const struct alg *alg, struct view key, const uint8_t *iv,
+    struct view aad, struct view text, uint8_t *out, uint8_t *tag);
+enum err
+cipher_aead_open(const struct alg *alg, struct view key, const uint8_t *iv,
+    struct view aad, struct view text, const uint8_t *tag, uint8_t *out);
 
 #endif

@@ -21,8 +21,8 @@ struct loop;
 #define DNS_ADDRS 8
 
 /* resolv and hosts are file texts (the process has no files). NULL: none. */
-struct dns *dns_new(struct env *env, struct loop *loop, const char *resolv,
-    const char *hosts);
+struct dns *dns_new(
+    struct env *env, struct loop *loop, const char *resolv, const char *hosts);
 void dns_free(struct dns *dns); /* questions under way are never answered */
 
 /* Servers are asked on this port instead of 53: for tests. */
@@ -35,7 +35,7 @@ void dns_port(struct dns *dns, uint16_t port);
  * under way) or ERR_NOMEM: done will not be called. */
 enum err dns_resolve(struct dns *dns, const char *name, uint8_t family,
     void (*done)(void *arg, enum err err, const struct addr *addrs,
-	size_t count, uint32_t ttl_s),
+        size_t count, uint32_t ttl_s),
     void *arg);
 /* done will not be called for this arg any more. */
 void dns_cancel(struct dns *dns, void *arg);

@@ -13,7 +13,7 @@
 #include "common/wire.h"
 
 struct engine {
-	uint8_t version; /* 1 or 2 */
+	uint8_t version;  /* 1 or 2 */
 	const char *name; /* "IKEv1" */
 
 	/* A datagram with a readable header of this major version. */
@@ -27,8 +27,8 @@ struct engine {
 	    struct ike_sa **sa);
 	/* Begins a child of conn below an established SA. packet: selectors of
 	 * the packet that caused it (acquire), each of family 0 if none. */
-	enum err (*child)(struct ike_sa *sa, struct conn *conn,
-	    const struct ts packet[2]);
+	enum err (*child)(
+	    struct ike_sa *sa, struct conn *conn, const struct ts packet[2]);
 	/* Closes with a Delete. */
 	enum err (*close)(struct ike_sa *sa);
 	enum err (*child_close)(struct child_sa *child);

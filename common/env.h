@@ -57,11 +57,10 @@ struct env {
 	/* A test tool, NULL in production: may change the payloads of a message
 	 * of ours before it is sealed (IKEv1: and before its HASH is computed),
 	 * within plaintext's capacity. *first is the first payload's type. */
-	void (*impair)(
-	    struct env *env, uint8_t *first, struct buf *plaintext);
+	void (*impair)(struct env *env, uint8_t *first, struct buf *plaintext);
 	void *impair_arg;
 	struct log *log;
-	struct keeper *keeper;   /* the daemon's own, as the next; or NULL */
+	struct keeper *keeper; /* the daemon's own, as the next; or NULL */
 	struct control *control;
 
 	uint64_t serial; /* the last serial number given out */

@@ -13,8 +13,8 @@
  * no SA exists; remote is the peer's endpoint. candidates: the connections
  * that were tried, best first (count may be 0). */
 void explain_proposal(struct env *env, const struct ike_sa *sa,
-    const struct endpoint *remote, struct conn *const *candidates,
-    size_t count, enum ipsec_protocol protocol, const struct offer *offers,
+    const struct endpoint *remote, struct conn *const *candidates, size_t count,
+    enum ipsec_protocol protocol, const struct offer *offers,
     size_t offer_count);
 void explain_no_conn(struct env *env, const struct endpoint *local,
     const struct endpoint *remote, unsigned version);

@@ -38,26 +38,26 @@ struct failure {
 	uint16_t notify; /* what to tell the peer; 0: nothing */
 	uint8_t data[8]; /* of the notify */
 	uint8_t data_len;
-	char text[256];  /* for the log */
+	char text[256]; /* for the log */
 };
 
 struct exchange;
 struct rule;
 
-typedef enum verdict fsm_step(struct ike_sa *sa, struct exchange *x,
-    struct msg *msg);
+typedef enum verdict
+fsm_step(struct ike_sa *sa, struct exchange *x, struct msg *msg);
 
 /* An exchange in progress. Engines embed it first in a struct of their own. */
 struct exchange {
 	struct ike_sa *sa;
 	struct exchange *next;
 	uint64_t serial;
-	uint8_t type; /* enum iana_exchange */
-	uint8_t role; /* enum role */
-	uint8_t state; /* the engine's; assigned by fsm only */
+	uint8_t type;   /* enum iana_exchange */
+	uint8_t role;   /* enum role */
+	uint8_t state;  /* the engine's; assigned by fsm only */
 	uint8_t wanted; /* next state, set by a step; must be in rule->next.
 	                 * FSM_FIRST_NEXT: rule->next[0] */
-	uint32_t id; /* message ID */
+	uint32_t id;    /* message ID */
 	const struct rule *rule; /* while steps run or wait */
 	uint8_t step;
 	bool waiting;
@@ -76,8 +76,8 @@ struct rule {
 	uint32_t guard; /* IKE_STATE_BIT()s that the IKE SA may be in */
 	uint8_t cover;  /* enum cover */
 	uint8_t first;  /* enum kind that must lead, or KIND_NONE */
-	kind_set must, may, many, not; /* many: may stand more than once */
-	kind_set pair;  /* none or exactly two (Quick Mode's IDs) */
+	kind_set must, may, many, not ; /* many: may stand more than once */
+	kind_set pair;              /* none or exactly two (Quick Mode's IDs) */
 	fsm_step *steps[FSM_STEPS]; /* NULL ends */
 	uint8_t next[FSM_NEXT];     /* states that may follow */
 	uint8_t next_count;
@@ -108,8 +108,8 @@ const struct rule *fsm_match(const struct fsm *fsm, const struct ike_sa *sa,
 
 /* Enters x into sa's list. The engine set type, role, id, state. */
 void exchange_begin(struct ike_sa *sa, struct exchange *x);
-struct exchange *exchange_find(struct ike_sa *sa, uint8_t type,
-    enum role role, uint32_t id);
+struct exchange *
+exchange_find(struct ike_sa *sa, uint8_t type, enum role role, uint32_t id);
 struct exchange *exchange_by_serial(struct ike_sa *sa, uint64_t serial);
 /* The live exchange that a ticket names; NULL if it or its SA has gone. */
 struct exchange *exchange_by_ticket(struct env *env, struct ticket ticket);
@@ -122,8 +122,8 @@ void exchange_end(struct exchange *x);
 bool fsm_deliver(const struct fsm *fsm, struct exchange *x, struct msg *msg);
 /* Runs the steps of a row that begins an exchange of ours, without a message:
  * rule->must is empty and steps get msg NULL. */
-void fsm_begin(const struct fsm *fsm, struct exchange *x,
-    const struct rule *rule);
+void
+fsm_begin(const struct fsm *fsm, struct exchange *x, const struct rule *rule);
 /* The awaited answer is in: goes on with the next step, or, unless err is OK,
  * takes the failed() path (x->error filled from err unless a caller did). */
 void fsm_resume(const struct fsm *fsm, struct exchange *x, enum err err);

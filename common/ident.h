@@ -20,7 +20,7 @@ enum ident_type {
 	ID_ANY = 0, /* policy only: matches every identity */
 	ID_IPV4_ADDR = 1,
 	ID_FQDN = 2,
-	ID_USER_FQDN = 3, /* ID_RFC822_ADDR in IKEv2 */
+	ID_USER_FQDN = 3,        /* ID_RFC822_ADDR in IKEv2 */
 	ID_IPV4_ADDR_SUBNET = 4, /* Quick Mode only, as 6, 7, 8 */
 	ID_IPV6_ADDR = 5,
 	ID_IPV6_ADDR_SUBNET = 6,
@@ -51,8 +51,8 @@ struct ident *ident_from_addr(const struct addr *addr);
  * (KEY_ID), and prefixes fqdn: rfc822: email: userfqdn: keyid: ipv4: ipv6:
  * asn1dn:#hex. ERR_SYNTAX for anything else; *problem (static) says what was
  * expected. On OK the caller owns *ident. */
-enum err ident_parse(struct ident **ident, const char *text,
-    const char **problem);
+enum err
+ident_parse(struct ident **ident, const char *text, const char **problem);
 
 struct ident *ident_ref(const struct ident *ident); /* NULL gives NULL */
 void ident_unref(struct ident *ident);

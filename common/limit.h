@@ -40,8 +40,8 @@ const struct limit_config *limit_config(const struct limit *limit);
  * limit_half_open_add: ERR_LIMIT when the global budget is used up, or, for
  * IKEv1 (which has no cookies), the prefix's; ERR_NOMEM. Only what was added
  * may be dropped. */
-enum err limit_half_open_add(struct limit *limit, const struct addr *remote,
-    unsigned version);
+enum err limit_half_open_add(
+    struct limit *limit, const struct addr *remote, unsigned version);
 void limit_half_open_drop(struct limit *limit, const struct addr *remote);
 unsigned limit_half_open(const struct limit *limit);
 

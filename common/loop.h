@@ -32,8 +32,8 @@ void loop_watch_read(struct loop_watch *watch, bool enabled);
 void loop_unwatch(struct loop_watch *watch); /* accepts NULL */
 
 /* Calls fn on a signal. */
-bool loop_signal(struct loop *loop, int number, void (*fn)(int, void *),
-    void *arg);
+bool
+loop_signal(struct loop *loop, int number, void (*fn)(int, void *), void *arg);
 
 /* Calls fn once at the end of every turn of the loop, after all callbacks of
  * that turn: where batches are flushed. False: out of memory. */

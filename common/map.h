@@ -30,8 +30,8 @@ struct map {
 };
 
 /* The thing that embeds node as the given member. */
-#define map_entry(node, type, member) \
-	((type *)(void *)((char *)(node) - offsetof(type, member)))
+#define map_entry(node, type, member)                                          \
+	((type *)(void *)((char *)(node)-offsetof(type, member)))
 
 void map_init(struct map *map, const uint64_t seed[static 2]);
 void map_fini(struct map *map); /* frees the table, not the things */
@@ -48,7 +48,7 @@ struct map_node *map_find(const struct map *map, uint64_t hash);
 struct map_node *map_next_same(const struct map_node *node);
 
 /* Walks all nodes. The visitor may remove the node that it is given. */
-void map_each(struct map *map, void (*visit)(struct map_node *, void *),
-    void *arg);
+void
+map_each(struct map *map, void (*visit)(struct map_node *, void *), void *arg);
 
 #endif

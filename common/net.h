@@ -25,7 +25,7 @@ struct net;
 
 struct packet {
 	struct endpoint local, remote;
-	bool natt; /* came with the marker, on the NAT-T port */
+	bool natt;          /* came with the marker, on the NAT-T port */
 	struct view octets; /* without the marker; valid during the call */
 };
 
@@ -37,8 +37,8 @@ struct net_ops {
 	void (*keepalive)(struct net *, const struct endpoint *local,
 	    const struct endpoint *remote);
 	/* The address that the system would send from; false if no route. */
-	bool (*source)(struct net *, const struct addr *remote,
-	    struct addr *local);
+	bool (*source)(
+	    struct net *, const struct addr *remote, struct addr *local);
 	/* The ports we listen on (500 and 4500, or the tests' own). */
 	uint16_t (*port)(const struct net *, bool natt);
 	void (*free)(struct net *);
@@ -70,14 +70,14 @@ struct net_sockets {
 
 /* How the parent opens them. */
 struct net_listen {
-	struct addr addr4, addr6; /* to bind to; family 0: every address */
-	bool no4, no6;            /* leave a family out */
+	struct addr addr4, addr6;     /* to bind to; family 0: every address */
+	bool no4, no6;                /* leave a family out */
 	uint16_t ike_port, natt_port; /* 0: any free one */
-	bool encap;  /* the kernel does ESP: what comes without the marker on the
+	bool encap; /* the kernel does ESP: what comes without the marker on the
 	              * NAT-T port is its (UDP_ENCAP_ESPINUDP) */
-	bool bypass; /* IPsec policies do not apply to IKE itself
+	bool bypass;   /* IPsec policies do not apply to IKE itself
 	              * (IP_XFRM_POLICY); needs CAP_NET_ADMIN */
-	bool share;  /* the NAT-T port is shared with the userland data plane
+	bool share;    /* the NAT-T port is shared with the userland data plane
 	              * (SO_REUSEPORT) */
 	uint32_t mark; /* SO_MARK, so that the userland data plane's routes do
 	                * not apply; 0: none. Needs CAP_NET_ADMIN */
@@ -95,8 +95,8 @@ void net_sockets_close(struct net_sockets *sockets);
  * what arrives on the NAT-T port without a marker (ESP, for the userland data
  * plane). What the system refuses to send is lost and counted. Addresses of
  * link scope do not work: an endpoint has no scope. NULL when out of memory. */
-struct net *net_new(struct env *env, struct loop *loop,
-    const struct net_sockets *sockets,
+struct net *
+net_new(struct env *env, struct loop *loop, const struct net_sockets *sockets,
     void (*receive)(struct env *env, const struct packet *packet),
     void (*stray)(struct env *env, const struct packet *packet));
 

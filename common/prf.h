@@ -33,8 +33,8 @@ enum err prf_mac(const struct alg *alg, struct view key,
     const struct view *parts, size_t count, uint8_t *out);
 
 /* The digest of a PRF row (IKEv1's hash; RFC 2409 5, appendix B). */
-enum err prf_hash(const struct alg *alg, const struct view *parts,
-    size_t count, uint8_t *out);
+enum err prf_hash(const struct alg *alg, const struct view *parts, size_t count,
+    uint8_t *out);
 
 /* SHA-1 as RFC 7296 2.23 and RFC 3947 3.2 want it for NAT detection, whatever
  * the negotiated algorithms. 20 octets. */

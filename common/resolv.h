@@ -32,8 +32,8 @@ struct resolv {
 /* Reads the texts; lines that make no sense are passed over. Without text there
  * are no servers; a text that names none means 127.0.0.1. ERR_NOMEM, and the
  * struct is empty. */
-enum err resolv_read(
-    struct resolv *resolv, const char *text, const char *hosts);
+enum err
+resolv_read(struct resolv *resolv, const char *text, const char *hosts);
 void resolv_fini(struct resolv *resolv);
 
 #endif

@@ -47,8 +47,8 @@ bool ts_equal(const struct ts *a, const struct ts *b);
 bool ts_within(const struct ts *inner, const struct ts *outer);
 /* False when nothing is common to both. */
 bool ts_intersect(const struct ts *a, const struct ts *b, struct ts *common);
-bool ts_contains(const struct ts *ts, const struct addr *addr, uint8_t proto,
-    uint16_t port);
+bool ts_contains(
+    const struct ts *ts, const struct addr *addr, uint8_t proto, uint16_t port);
 
 enum err ts_list_add(struct ts_list *list, const struct ts *ts); /* ERR_LONG */
 bool ts_list_equal(const struct ts_list *a, const struct ts_list *b);
@@ -60,7 +60,7 @@ bool ts_list_within(const struct ts_list *inner, const struct ts_list *outer);
  * address, more specific than a later one), the part that contains it comes
  * first. Never wider than offered, never wider than policy. ERR_TS when
  * nothing is left. */
-enum err ts_narrow(const struct ts_list *offered,
-    const struct ts_list *policy, struct ts_list *narrowed);
+enum err ts_narrow(const struct ts_list *offered, const struct ts_list *policy,
+    struct ts_list *narrowed);
 
 #endif

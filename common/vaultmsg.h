@@ -49,16 +49,14 @@ struct vaultmsg_skeyid {
 };
 
 /* Each writes a request into buf, which may become full. */
-void vaultmsg_put_psk_auth(
-    struct buf *buf, const struct vault_psk_auth *ask);
+void vaultmsg_put_psk_auth(struct buf *buf, const struct vault_psk_auth *ask);
 void vaultmsg_put_skeyid(struct buf *buf, const struct vault_skeyid *ask);
 void vaultmsg_put_permits(struct buf *buf, const struct vault_permits *ask);
 
 /* Each reads one; views in it borrow from octets. On OK the identities are the
  * caller's, to be given back by vaultmsg_done(). ERR_SHORT, ERR_LONG,
  * ERR_SYNTAX, ERR_NOMEM. */
-enum err vaultmsg_get_psk_auth(
-    struct view octets, struct vault_psk_auth *ask);
+enum err vaultmsg_get_psk_auth(struct view octets, struct vault_psk_auth *ask);
 enum err vaultmsg_get_skeyid(struct view octets, struct vault_skeyid *ask);
 enum err vaultmsg_get_permits(struct view octets, struct vault_permits *ask);
 void vaultmsg_done(const struct ident *local, const struct ident *remote);

@@ -33,30 +33,68 @@ struct wire_header {
 };
 
 enum kind {
-	KIND_NONE, /* ends lists; no payload has it */
+	KIND_NONE,    /* ends lists; no payload has it */
 	KIND_UNKNOWN, /* a payload type that this version does not define */
 	/* payloads; comments give v1 / v2 type numbers */
-	KIND_SA, KIND_KE, KIND_NONCE, KIND_CERT, KIND_CERTREQ, KIND_DELETE,
+	KIND_SA,
+	KIND_KE,
+	KIND_NONCE,
+	KIND_CERT,
+	KIND_CERTREQ,
+	KIND_DELETE,
 	KIND_VID,
-	KIND_ID, KIND_HASH, KIND_SIG, KIND_ATTR, KIND_NATD, KIND_NATOA, /* v1 */
-	KIND_FRAGMENT,                                                  /* v1 */
-	KIND_IDI, KIND_IDR, KIND_AUTH, KIND_TSI, KIND_TSR, KIND_CP, KIND_EAP,
-	KIND_SK, KIND_SKF,                                              /* v2 */
+	KIND_ID,
+	KIND_HASH,
+	KIND_SIG,
+	KIND_ATTR,
+	KIND_NATD,
+	KIND_NATOA,    /* v1 */
+	KIND_FRAGMENT, /* v1 */
+	KIND_IDI,
+	KIND_IDR,
+	KIND_AUTH,
+	KIND_TSI,
+	KIND_TSR,
+	KIND_CP,
+	KIND_EAP,
+	KIND_SK,
+	KIND_SKF, /* v2 */
 	/* notifies: two catch-alls, then the known ones */
 	KIND_N_ERROR,  /* an error notify without a kind of its own */
 	KIND_N_STATUS, /* an unknown status notify */
-	KIND_N_COOKIE, KIND_N_INVALID_KE, KIND_N_NO_PROPOSAL,
-	KIND_N_INVALID_SYNTAX, KIND_N_AUTH_FAILED, KIND_N_TS_UNACCEPTABLE,
-	KIND_N_TEMPORARY_FAILURE, KIND_N_CHILD_NOT_FOUND,
-	KIND_N_NO_ADDITIONAL_SAS, KIND_N_SINGLE_PAIR, KIND_N_INVALID_SPI,
-	KIND_N_INVALID_IKE_SPI, KIND_N_INVALID_MAJOR, KIND_N_CRITICAL,
+	KIND_N_COOKIE,
+	KIND_N_INVALID_KE,
+	KIND_N_NO_PROPOSAL,
+	KIND_N_INVALID_SYNTAX,
+	KIND_N_AUTH_FAILED,
+	KIND_N_TS_UNACCEPTABLE,
+	KIND_N_TEMPORARY_FAILURE,
+	KIND_N_CHILD_NOT_FOUND,
+	KIND_N_NO_ADDITIONAL_SAS,
+	KIND_N_SINGLE_PAIR,
+	KIND_N_INVALID_SPI,
+	KIND_N_INVALID_IKE_SPI,
+	KIND_N_INVALID_MAJOR,
+	KIND_N_CRITICAL,
 	KIND_N_INVALID_ID, /* v1 INVALID-ID-INFORMATION */
-	KIND_N_REKEY_SA, KIND_N_NAT_SOURCE, KIND_N_NAT_DESTINATION,
-	KIND_N_TRANSPORT, KIND_N_INITIAL_CONTACT, KIND_N_FRAGMENTATION,
-	KIND_N_SIGNATURE_HASH, KIND_N_SET_WINDOW, KIND_N_ADDITIONAL_TS,
-	KIND_N_IPCOMP, KIND_N_HTTP_CERT, KIND_N_NO_TFC, KIND_N_NON_FIRST,
-	KIND_N_MOBIKE, KIND_N_EAP_ONLY,
-	KIND_N_RESPONDER_LIFETIME, KIND_N_REPLAY_STATUS, KIND_N_R_U_THERE,
+	KIND_N_REKEY_SA,
+	KIND_N_NAT_SOURCE,
+	KIND_N_NAT_DESTINATION,
+	KIND_N_TRANSPORT,
+	KIND_N_INITIAL_CONTACT,
+	KIND_N_FRAGMENTATION,
+	KIND_N_SIGNATURE_HASH,
+	KIND_N_SET_WINDOW,
+	KIND_N_ADDITIONAL_TS,
+	KIND_N_IPCOMP,
+	KIND_N_HTTP_CERT,
+	KIND_N_NO_TFC,
+	KIND_N_NON_FIRST,
+	KIND_N_MOBIKE,
+	KIND_N_EAP_ONLY,
+	KIND_N_RESPONDER_LIFETIME,
+	KIND_N_REPLAY_STATUS,
+	KIND_N_R_U_THERE,
 	KIND_N_R_U_THERE_ACK,
 	KIND_COUNT
 };
@@ -88,22 +126,22 @@ struct payload {
 	uint8_t kind; /* enum kind */
 	uint8_t type; /* as on the wire */
 	bool critical;
-	struct view body;  /* without the generic header */
-	struct view whole; /* with it */
+	struct view body;          /* without the generic header */
+	struct view whole;         /* with it */
 	struct wire_notify notify; /* for notifies; else zero */
 };
 
 /* One message. payload[] and views point into octets, which msg_new() owns. */
 struct msg {
 	struct wire_header header;
-	struct view whole;   /* as it arrived, header included, no marker */
-	bool sealed;         /* payloads came from inside the encryption */
+	struct view whole; /* as it arrived, header included, no marker */
+	bool sealed;       /* payloads came from inside the encryption */
 	uint8_t unknown_critical; /* type of the first such payload, or 0 */
 	size_t count;
 	kind_set seen, repeated; /* kinds that stand once, twice or more */
-	uint8_t *octets;  /* owned copy, NULL if borrowed */
-	uint8_t *opened;  /* owned plaintext, NULL if none */
-	size_t opened_len; /* its octets: what msg_free() wipes */
+	uint8_t *octets;         /* owned copy, NULL if borrowed */
+	uint8_t *opened;         /* owned plaintext, NULL if none */
+	size_t opened_len;       /* its octets: what msg_free() wipes */
 	struct payload payload[WIRE_PAYLOADS];
 };
 
@@ -127,8 +165,8 @@ enum err wire_payloads_read(struct msg *msg, unsigned major, uint8_t next,
     struct view octets, bool padded);
 
 /* The n-th payload of a kind (n from 0), or NULL. */
-const struct payload *msg_payload(const struct msg *msg, enum kind kind,
-    unsigned n);
+const struct payload *
+msg_payload(const struct msg *msg, enum kind kind, unsigned n);
 /* The first error notify of any kind, or NULL. */
 const struct payload *msg_error(const struct msg *msg);
 bool msg_has(const struct msg *msg, enum kind kind);
@@ -147,8 +185,8 @@ struct wire_out {
 };
 /* Writes the header (its next and length are patched later). What buf holds
  * already stays before it. */
-void wire_start(struct wire_out *out, struct buf *buf,
-    const struct wire_header *header);
+void wire_start(
+    struct wire_out *out, struct buf *buf, const struct wire_header *header);
 /* A chain without header, as inside SK: *first receives the first type at the
  * end through wire_chain_first(). */
 void wire_start_chain(struct wire_out *out, struct buf *buf);

@@ -47,8 +47,8 @@ size_t worker_queued(const struct workers *workers);
 /* The real pool: threads (0: one per core) that report through loop. NULL if
  * threads cannot be made. Free waits for running jobs; jobs not done get
  * done() called so that they are freed. */
-struct workers *workers_new(struct env *env, struct loop *loop,
-    unsigned threads);
+struct workers *
+workers_new(struct env *env, struct loop *loop, unsigned threads);
 void workers_free(struct workers *workers);
 
 #endif

@@ -34,7 +34,7 @@ struct host {
 	/* The same if it is kernel/userland's, also after it was taken; its
 	 * process is still to be started. NULL: another. */
 	struct kserve_backend *userland;
-	const char *data_plane;         /* what was chosen; static */
+	const char *data_plane; /* what was chosen; static */
 };
 
 /* Opens everything. On failure says on log what is in the way, and nothing is

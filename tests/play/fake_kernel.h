@@ -42,11 +42,11 @@ struct fake_kernel {
 void fake_kernel_init(struct fake_kernel *kernel, struct gateway *gateway);
 void fake_kernel_fini(struct fake_kernel *kernel);
 void fake_kernel_forget(struct fake_kernel *kernel); /* drops all pending */
-struct fake_sa *fake_kernel_sa(struct fake_kernel *kernel, uint8_t direction,
-    uint32_t spi);
+struct fake_sa *
+fake_kernel_sa(struct fake_kernel *kernel, uint8_t direction, uint32_t spi);
 /* Traffic for these addresses: the newest outbound SA, or an acquire (NULL). */
-struct fake_sa *fake_kernel_send(struct fake_kernel *kernel,
-    const struct addr *src, const struct addr *dst);
+struct fake_sa *fake_kernel_send(
+    struct fake_kernel *kernel, const struct addr *src, const struct addr *dst);
 /* True if an inbound SA with this SPI and key takes the packet. */
 bool fake_kernel_receive(struct fake_kernel *kernel, const struct kmsg_sa *sent,
     const struct addr *src, const struct addr *dst);

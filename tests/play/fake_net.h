@@ -50,8 +50,8 @@ struct flying {
 
 void fake_net_init(struct fake_net *net, struct gateway *gateway);
 /* A NAT between inside and the rest of the world. */
-struct fake_nat *play_nat(struct play *play, const char *inside,
-    const char *outside);
+struct fake_nat *
+play_nat(struct play *play, const char *inside, const char *outside);
 /* The box forgets its mappings: the next packets get new ports. */
 void fake_nat_rebind(struct fake_nat *nat);
 /* Puts a packet on the wire as if src had sent it (no weather, no NAT). */

@@ -81,12 +81,12 @@ uint64_t play_below(struct play *play, uint64_t bound);
 /* Runs the clock for so many milliseconds, firing what falls due. */
 void play_run(struct play *play, uint64_t ms);
 /* Runs until test() holds or max_ms have passed. Returns whether it held. */
-bool play_until(struct play *play, bool (*test)(void *arg), void *arg,
-    uint64_t max_ms);
+bool play_until(
+    struct play *play, bool (*test)(void *arg), void *arg, uint64_t max_ms);
 
 /* A gateway at an address (text, "192.0.2.1" or IPv6) with no connections. */
-struct gateway *play_gateway(struct play *play, const char *name,
-    const char *addr);
+struct gateway *
+play_gateway(struct play *play, const char *name, const char *addr);
 /* The power fails and comes back: all state is lost, nobody is told; policy
  * and secrets are loaded again. */
 void gateway_restart(struct gateway *gw);
@@ -104,14 +104,14 @@ void conn_set_ids(struct conn *conn, const char *local, const char *remote);
 /* Puts what was built in force, as a reload does. */
 void gateway_load(struct gateway *gw);
 /* identities as in ipsec.secrets, NULL: any. */
-void gateway_psk(struct gateway *gw, const char *one, const char *other,
-    const char *psk);
+void gateway_psk(
+    struct gateway *gw, const char *one, const char *other, const char *psk);
 
 /* Two gateways "left" 192.0.2.1 (10.1.0.0/16) and "right" 192.0.2.2
  * (10.2.0.0/16), each with a connection "net" to the other, of this key
  * exchange, and a common PSK. Change gw->building[0] and load again. */
-void play_pair(struct play *play, struct gateway **left,
-    struct gateway **right, enum policy_keyexchange keyexchange);
+void play_pair(struct play *play, struct gateway **left, struct gateway **right,
+    enum policy_keyexchange keyexchange);
 
 /* As an administrator or a trap would: a new IKE SA, or a child below one that
  * is there. version 0: by the connection. */
@@ -127,12 +127,12 @@ size_t gateway_child_count(struct gateway *gw, const char *conn); /* up */
 bool gateway_idle(struct gateway *gw);
 /* Both have exactly ikes established IKE SAs and children children up, the same
  * SPIs and keys in both kernels, and nothing else. False, and why on stderr. */
-bool play_settled(struct gateway *a, struct gateway *b, size_t ikes,
-    size_t children);
+bool play_settled(
+    struct gateway *a, struct gateway *b, size_t ikes, size_t children);
 
 /* One packet through the tunnel, from and to these inner addresses: policy,
  * newest outbound SA, the peer's inbound SA with the same SPI and key. */
-bool play_traffic(struct gateway *from, struct gateway *to, const char *src,
-    const char *dst);
+bool play_traffic(
+    struct gateway *from, struct gateway *to, const char *src, const char *dst);
 
 #endif
