@@ -224,14 +224,27 @@ expired(void *arg)
 	}
 }
 
+/* The list has the newest first. */
+static struct child_sa *
+oldest_child(const struct v1_sa *v1)
+{
+	struct child_sa *child = v1->ike.children;
+
+	while (child != NULL && child->next != NULL)
+		child = child->next;
+	return child;
+}
+
+/* Interop: libreswan 4.10 takes the newest child's Delete for the end of all,
+ * and dies of an older one's that stands behind it in the same payload. */
 static void
 close_children(struct v1_sa *v1)
 {
 	uint32_t spis[V1_DELETE_MAX];
+	struct child_sa *child;
 	size_t count = 0;
 
-	while (v1->ike.children != NULL) {
-		struct child_sa *child = v1->ike.children;
+	while ((child = oldest_child(v1)) != NULL) {
 		struct v1_exchange *x = v1_quick_of(child);
 
 		if (child->spi_in != 0 && child->state != CHILD_NEW)
