@@ -315,8 +315,12 @@ workers_new(struct env *env, struct loop *loop, unsigned threads)
 	pool->flushes = loop_flush(loop, hand_over, pool);
 	if (!pool->flushes)
 		goto fail;
+	/* The loop keeps a core busy by itself; a thread that competes with it
+	 * for one costs more wake-ups than it saves. */
+	if (threads == 0 && cores() > 1)
+		threads = cores() - 1;
 	if (threads == 0)
-		threads = cores();
+		threads = 1;
 	start_threads(pool, threads < THREADS_MAX ? threads : THREADS_MAX);
 	if (pool->threads == 0)
 		goto fail;

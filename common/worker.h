@@ -44,7 +44,7 @@ struct workers {
 void worker_submit(struct workers *workers, struct job *job);
 size_t worker_queued(const struct workers *workers);
 
-/* The real pool: threads (0: one per core) that report through loop. NULL if
+/* The real pool: threads (0: one for each core but one) that report through loop. NULL if
  * threads cannot be made. Free waits for running jobs; jobs not done get
  * done() called so that they are freed. */
 struct workers *

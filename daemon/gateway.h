@@ -34,7 +34,7 @@ struct gateway {
 
 struct gateway_config {
 	struct net_sockets sockets; /* become the gateway's */
-	unsigned threads;           /* of the pool; 0: one per core */
+	unsigned threads;           /* of the pool; 0: see workers_new() */
 	int listener;               /* of the control socket; or -1 */
 	struct control_host host;
 };

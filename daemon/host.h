@@ -22,7 +22,7 @@ struct options {
 	const char *data_plane; /* "auto", "xfrm", "userland", "none" */
 	enum log_level level;
 	uint16_t ike_port, natt_port;
-	unsigned threads; /* of gate's pool; 0: one per core */
+	unsigned threads; /* of gate's pool; 0: see workers_new() */
 	int ready;        /* a pipe's end: one octet when all serves; or -1 */
 };
 

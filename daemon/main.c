@@ -269,7 +269,7 @@ usage(FILE *out)
 	    "  --user           of the unprivileged processes (" USER ")\n"
 	    "  --port           IKE's port (500); --natt-port with NAT "
 	    "(4500)\n"
-	    "  --threads        for key exchanges (one for each core)\n"
+	    "  --threads        for key exchanges (one for each core but one)\n"
 	    "  --no-privsep     all in one process, for debuggers\n"
 	    "  --check          read the files, say what is wrong with them\n",
 	    out);

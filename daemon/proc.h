@@ -59,7 +59,7 @@ enum proc_socket {
 };
 struct proc_start {
 	uint32_t sockets; /* bits 1 << enum proc_socket */
-	uint32_t threads; /* of the pool; 0: one per core */
+	uint32_t threads; /* of the pool; 0: see workers_new() */
 	uint16_t ike_port, natt_port;
 };
 
