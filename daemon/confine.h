@@ -28,9 +28,9 @@ enum err confine_parent(struct log *log);
 enum err confine_empty_dir(const char *path);
 
 enum confine_calls {
-	CONFINE_GATE,  /* sockets and threads */
-	CONFINE_VAULT, /* threads; no new descriptor by itself */
-	CONFINE_ESP    /* as the vault's, with TUN and socket options */
+	CONFINE_GATE,  /* packets, sockets for DNS, threads */
+	CONFINE_VAULT, /* its links, and descriptors that came over them */
+	CONFINE_ESP    /* as the vault's, and packets */
 };
 
 struct confine_plan {

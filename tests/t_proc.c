@@ -3,6 +3,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -45,20 +48,22 @@ enum power {
 	SEES_FILES = 32,
 	CAN_THINK = 64,   /* this one it must */
 	CAN_FILTER = 128, /* what reaches a socket */
-	CAN_KILL = 256    /* others */
+	CAN_KILL = 256,   /* others */
+	CAN_THREAD = 512,
+	CAN_ASK = 1024,    /* a name server */
+	CAN_REACH = 2048,  /* other processes, by abstract names */
+	CAN_CHANGE = 4096, /* what its siblings hold too */
+	CAN_LOAD = 8192    /* modules of odd protocols */
 };
 
 /* Also said so that only a comparison of 64 bits sees a difference. */
 static bool
-can_filter(void)
+can_filter(int fd)
 {
 	struct sock_filter all = { BPF_RET | BPF_K, 0, 0, UINT32_MAX };
 	struct sock_fprog program = { 1, &all };
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 	bool can = false;
 
-	if (fd < 0)
-		return false;
 	for (unsigned i = 0; i < 4; i++) {
 		long level = SOL_SOCKET | (i & 1 ? 1L << 32 : 0);
 		long name = SO_ATTACH_FILTER | (i & 2 ? 1L << 32 : 0);
@@ -66,8 +71,58 @@ can_filter(void)
 		can |= syscall(SYS_setsockopt, fd, level, name, &program,
 		           sizeof(program)) == 0;
 	}
-	close(fd);
 	return can;
+}
+
+/* A signal of its choice comes to whoever is named by F_SETOWN. */
+static bool
+can_signal(int fd)
+{
+	return fcntl(fd, F_SETSIG, SIGKILL) == 0 ||
+	       fcntl(fd, F_SETOWN, 0x3ffffff0) == 0 || errno == ESRCH;
+}
+
+/* Whoever closes such a socket last, wherever it was sent, waits. */
+static bool
+can_linger(int fd)
+{
+	struct linger linger = { 1, 3600 };
+
+	return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ==
+	       0;
+}
+
+static bool
+can_change(int fd)
+{
+	int flags = fcntl(fd, F_GETFL), off = 0;
+
+	return fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 ||
+	       ioctl(fd, FIONBIO, &off) == 0;
+}
+
+static bool
+can_reach(void)
+{
+	int pair[2];
+
+	return socket(AF_UNIX, SOCK_STREAM, 0) >= 0 ||
+	       socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0;
+}
+
+static void *
+nothing(void *arg)
+{
+	return arg;
+}
+
+static bool
+can_thread(void)
+{
+	pthread_t thread;
+
+	return pthread_create(&thread, NULL, nothing, NULL) == 0 &&
+	       pthread_join(thread, NULL) == 0;
 }
 
 static uint32_t
@@ -99,8 +154,26 @@ powers(void)
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory != MAP_FAILED && raise(0) == 0)
 		found |= CAN_THINK;
-	if (can_filter())
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0)
+		found |= CAN_ASK;
+	else
+		fd = PROC_FD;
+	if (can_filter(fd))
 		found |= CAN_FILTER;
+	if (can_change(fd) || can_linger(fd))
+		found |= CAN_CHANGE;
+	if (can_reach())
+		found |= CAN_REACH;
+	/* EPROTONOSUPPORT would say that the kernel has looked for it. */
+	if (socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+	        IPPROTO_SCTP) >= 0 ||
+	    errno != EPERM)
+		found |= CAN_LOAD;
+	if (can_thread())
+		found |= CAN_THREAD;
+	if (can_signal(fd))
+		found |= CAN_KILL;
 	/* Nobody has this number; who may ask is told so. */
 	if (syscall(SYS_tgkill, 0x3ffffff0, 0x3ffffff0, 0) == 0 ||
 	    errno != EPERM)
@@ -166,8 +239,10 @@ child(const char *role, const char *dir)
 		setenv("ORTHRUS_SECCOMP", "kill", 1);
 	else
 		unsetenv("ORTHRUS_SECCOMP");
-	if (strcmp(role, "sockets") == 0)
+	if (strcmp(role, "gate") == 0)
 		plan.calls = CONFINE_GATE;
+	if (strcmp(role, "esp") == 0)
+		plan.calls = CONFINE_ESP;
 	if (confine_child(&log, &plan) != OK)
 		return 9;
 	/* In the first case this is the end. */
@@ -367,33 +442,39 @@ test_no_program(void **state)
 }
 
 static void
-test_confined(void **state)
+confined(const char *role, uint32_t expected)
 {
-	(void)state;
-	proc_start(world->procs, "confined");
+	proc_start(world->procs, role);
 	procs_stop(world->procs);
 	run(1, 3000);
 	assert_int_equal(world->messages, 1);
 #ifndef ORTHRUS_SANITIZERS
-	assert_int_equal(world->value, CAN_THINK);
+	assert_int_equal(world->value, expected);
 #else
 	assert_int_equal(world->value & (CAN_THINK | IS_ROOT), CAN_THINK);
+	(void)expected;
 #endif
 }
 
-/* The filter that divides port 4500 stays, whatever its owner says. */
 static void
-test_confined_sockets(void **state)
+test_vault(void **state)
 {
 	(void)state;
-#ifdef ORTHRUS_SANITIZERS
-	skip();
-#endif
-	proc_start(world->procs, "sockets");
-	procs_stop(world->procs);
-	run(1, 3000);
-	assert_int_equal(world->messages, 1);
-	assert_int_equal(world->value, CAN_THINK);
+	confined("vault", CAN_THINK);
+}
+
+static void
+test_gate(void **state)
+{
+	(void)state;
+	confined("gate", CAN_THINK | CAN_THREAD | CAN_ASK);
+}
+
+static void
+test_esp(void **state)
+{
+	(void)state;
+	confined("esp", CAN_THINK);
 }
 
 static void
@@ -488,8 +569,9 @@ main(int argc, char **argv)
 		TEST(test_crash),
 		TEST(test_kill),
 		TEST(test_no_program),
-		TEST(test_confined),
-		TEST(test_confined_sockets),
+		TEST(test_vault),
+		TEST(test_gate),
+		TEST(test_esp),
 		TEST(test_killed_by_filter),
 		cmocka_unit_test(test_empty_dir),
 		cmocka_unit_test(test_parent_capabilities),
