@@ -108,6 +108,9 @@ role_run(const struct command *command, struct log *log)
 		signal(SIGINT, SIG_IGN);
 		signal(SIGHUP, SIG_IGN);
 		signal(SIGPIPE, SIG_IGN);
+		/* Whoever ends a whole service at once, as systemd does, means
+		 * the parent: peers must be told first. */
+		signal(SIGTERM, SIG_IGN);
 		/* What libraries read from files, they read now: the time
 		 * zone, and OpenSSL its configuration on first use. */
 		tzset();
@@ -115,6 +118,8 @@ role_run(const struct command *command, struct log *log)
 			log_write(log, LOG_LEVEL_WARNING,
 			    "no random octets from OpenSSL");
 		close_range(PROC_FD + 1, ~0u, 0);
+		proc_detach(command->options.foreground ? STDOUT_FILENO
+		                                        : STDERR_FILENO);
 		/* The log's socket is opened anew. */
 		if (!command->options.foreground)
 			log_to_syslog(log, log->level, "orthrusd");
@@ -221,6 +226,20 @@ go_background(void)
 	exit(got == 1 ? 0 : 1);
 }
 
+/* Where one of the first three is missing, a socket or the lock would take its
+ * place, and its end when we leave the terminal. */
+static void
+fill_standard(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
 static int
 serve(struct command *command, struct log *log)
 {
@@ -229,12 +248,14 @@ serve(struct command *command, struct log *log)
 
 	signal(SIGPIPE, SIG_IGN);
 	umask(077);
+	fill_standard();
 	if (access(options->conf, R_OK) != 0) {
 		fprintf(stderr, "orthrusd: %s: %s\n", options->conf,
 		    strerror(errno));
 		return 1;
 	}
 	if (!options->foreground) {
+		close_range(STDERR_FILENO + 1, ~0u, 0);
 		options->ready = go_background();
 		log_to_stderr(&both.stderr_log, options->level);
 		log_to_syslog(&both.syslog_log, options->level, "orthrusd");

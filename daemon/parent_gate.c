@@ -1,4 +1,3 @@
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,8 +45,6 @@ parent_facts(struct parent *parent)
 static void
 now_ready(struct parent *parent)
 {
-	int null;
-
 	parent_facts(parent);
 	if (parent->ready)
 		return;
@@ -61,12 +58,7 @@ now_ready(struct parent *parent)
 		    "nobody waits for us to be ready");
 	close(parent->ready_fd);
 	parent->ready_fd = -1;
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null >= 0) {
-		for (int fd = 0; fd <= 2; fd++)
-			dup2(null, fd);
-		close(null);
-	}
+	proc_detach(STDERR_FILENO);
 }
 
 enum err

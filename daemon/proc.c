@@ -264,6 +264,18 @@ procs_running(const struct procs *procs)
 	return count;
 }
 
+void
+proc_detach(int last)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; null >= 0 && fd <= last; fd++)
+		if (fd != null)
+			dup2(null, fd);
+	if (null > last)
+		close(null);
+}
+
 const char *
 proc_role(const struct proc *proc)
 {

@@ -100,6 +100,10 @@ void procs_stop(struct procs *procs);
 /* Children that run. */
 size_t procs_running(const struct procs *procs);
 
+/* Descriptors 0 to last lead nowhere from now on: whoever started us does not
+ * wait for the end of what it reads from us. */
+void proc_detach(int last);
+
 const char *proc_role(const struct proc *proc);
 int32_t proc_pid(const struct proc *proc); /* 0: does not run */
 uint32_t proc_restarts(const struct proc *proc);

@@ -16,6 +16,7 @@
 #include "daemon/espd.h"
 #include "daemon/gateway.h"
 #include "daemon/host.h"
+#include "daemon/proc.h"
 #include "daemon/setup.h"
 #include "daemon/vault_local.h"
 #include "kernel/kserve.h"
@@ -250,9 +251,11 @@ tell_ready(struct single *single)
 	facts->process_count = 1;
 	control_facts(single->gateway->control, facts);
 	log_write(single->log, LOG_LEVEL_INFO, "ready");
-	if (single->options->ready >= 0 &&
-	    write(single->options->ready, "", 1) == 1)
+	if (single->options->ready < 0)
+		return;
+	if (write(single->options->ready, "", 1) == 1)
 		close(single->options->ready);
+	proc_detach(STDERR_FILENO);
 }
 
 static bool
