@@ -241,6 +241,11 @@ ident_parse(struct ident **ident, const char *text, const char **problem)
 			return parse_typed(
 			    ident, prefixes[i].type, text + len, problem);
 	}
+	/* Interop: strongSwan matches patterns.  As a name it would fit nobody.
+	 */
+	if (strchr(text, '*') != NULL)
+		return wrong(problem, "expected a whole identity: patterns "
+		                      "with * are not done");
 	if (strncmp(text, "@#", 2) == 0)
 		return parse_hex(ident, ID_KEY_ID, text + 2, problem);
 	if (strncmp(text, "@@", 2) == 0)

@@ -40,8 +40,9 @@ struct section {
 	struct map_node by_name;
 	struct place place;
 	struct setting *first, **last;
-	bool busy; /* also= is being followed through it */
-	bool used; /* some also= names it */
+	bool busy;   /* also= is being followed through it */
+	bool used;   /* some also= names it */
+	bool broken; /* a line of it could not be read */
 	char name[];
 };
 
@@ -93,11 +94,6 @@ section_new(struct parse *parse, const char *name, struct place place)
 	size_t size = strlen(name) + 1;
 	struct section *section;
 
-	if (parse->section_count >= CONNS_MAX) {
-		diags_add(parse->diags, DIAG_ERROR, place,
-		    "too many sections: at most %d", CONNS_MAX);
-		return NULL;
-	}
 	section = calloc(1, sizeof *section + size);
 	if (section == NULL) {
 		parse->nomem = true;
@@ -106,7 +102,6 @@ section_new(struct parse *parse, const char *name, struct place place)
 	memcpy(section->name, name, size);
 	section->place = place;
 	section->last = &section->first;
-	parse->section_count++;
 	return section;
 }
 
@@ -123,6 +118,15 @@ section_free(struct section *section)
 		free(s);
 	}
 	free(section);
+}
+
+/* What cannot be read may have been a restriction: without it a connection
+ * would be wider than it was written, so that nothing may draw on this. */
+static void
+section_break(struct section *section)
+{
+	if (section != NULL)
+		section->broken = true;
 }
 
 static bool
@@ -157,9 +161,15 @@ conn_section(struct parse *parse, struct place place, const char *name)
 	section = section_find(parse, name);
 	if (section != NULL)
 		return section;
+	if (parse->section_count >= CONNS_MAX) {
+		diags_add(parse->diags, DIAG_ERROR, place,
+		    "too many sections: at most %d", CONNS_MAX);
+		return NULL;
+	}
 	section = section_new(parse, name, place);
 	if (section == NULL)
 		return NULL;
+	parse->section_count++;
 	map_insert(&parse->by_name, &section->by_name,
 	    map_hash(&parse->by_name, view_text(name)));
 	*parse->last = section;
@@ -171,6 +181,7 @@ static void
 read_section(struct parse *parse, const char *file, const struct lex_item *item)
 {
 	struct place place = item_place(file, item);
+	struct section *before = parse->now;
 
 	parse->now = NULL;
 	parse->in_section = true;
@@ -191,6 +202,8 @@ read_section(struct parse *parse, const char *file, const struct lex_item *item)
 		    "found \"%s%s%s\"; expected config setup, conn NAME, ca "
 		    "NAME or include FILE",
 		    item->key, item->value[0] == '\0' ? "" : " ", item->value);
+		/* It may be a setting that should have been indented. */
+		section_break(before);
 	}
 }
 
@@ -287,6 +300,22 @@ read_setting(struct parse *parse, const char *file, const struct lex_item *item)
 	else if (parse->setting_count++ == SETTINGS_MAX)
 		diags_add(parse->diags, DIAG_ERROR, place,
 		    "too many settings: at most %d", SETTINGS_MAX);
+	if (option != NULL && parse->setting_count > SETTINGS_MAX)
+		section_break(parse->now);
+}
+
+static void
+read_bad(struct parse *parse, const char *file, const struct lex_item *item)
+{
+	diags_add(parse->diags, DIAG_ERROR, item_place(file, item), "%s",
+	    item->problem);
+	if (!lex_opens_section(item->key)) {
+		section_break(parse->now);
+		return;
+	}
+	/* What follows is none of the section before. */
+	parse->now = NULL;
+	parse->in_section = true;
 }
 
 /* Files ------------------------------------------------------------------ */
@@ -301,6 +330,8 @@ read_include(struct parse *parse, const char *file, const struct lex_item *item,
 	struct place place = item_place(file, item);
 	const struct bundle_file *found;
 	char path[BUNDLE_PATH];
+	/* Settings of the section may have been in it. */
+	struct section *loser = item->indented ? parse->now : NULL;
 	size_t at = 0;
 	bool any = false;
 
@@ -308,9 +339,11 @@ read_include(struct parse *parse, const char *file, const struct lex_item *item,
 		diags_add(parse->diags, DIAG_ERROR, place,
 		    "include: found \"%s\"; expected the path of a file",
 		    item->value);
+		section_break(loser);
 		return;
 	}
 	if (depth >= INCLUDE_DEPTH) {
+		section_break(loser);
 		diags_add(parse->diags, DIAG_ERROR, place,
 		    "include: %s would be the %uth file inside one another; "
 		    "at most %d",
@@ -323,18 +356,23 @@ read_include(struct parse *parse, const char *file, const struct lex_item *item,
 		struct bundle_file copy = *found;
 
 		any = true;
-		if (copy.problem[0] != '\0')
+		if (copy.problem[0] != '\0') {
 			diags_add(parse->diags,
-			    strcmp(copy.problem, BUNDLE_ABSENT) == 0
+			    strcmp(copy.problem, BUNDLE_ABSENT) == 0 &&
+			            loser == NULL
 			        ? DIAG_WARNING
 			        : DIAG_ERROR,
 			    place, "include %s: %s", copy.path, copy.problem);
-		else if (copy.path[0] != '\0')
+			section_break(loser);
+		} else if (copy.path[0] != '\0') {
 			read_text(parse, &copy, depth + 1);
+		}
 	}
-	if (!any)
+	if (!any) {
 		diags_add(parse->diags, DIAG_ERROR, place,
 		    "include %s: the file cannot be had", path);
+		section_break(loser);
+	}
 }
 
 static void
@@ -361,8 +399,7 @@ read_text(struct parse *parse, const struct bundle_file *file, unsigned depth)
 			read_include(parse, file->path, item, depth);
 			break;
 		case LEX_BAD:
-			diags_add(parse->diags, DIAG_ERROR,
-			    item_place(file->path, item), "%s", item->problem);
+			read_bad(parse, file->path, item);
 			break;
 		case LEX_END:
 			break;
@@ -449,7 +486,7 @@ draw_also(struct parse *parse, struct setting *setting)
 static bool
 draw_section(struct parse *parse, struct section *section)
 {
-	bool good = true;
+	bool good = !section->broken;
 
 	section->busy = true;
 	for (struct setting *s = section->first; s != NULL; s = s->next)
@@ -457,15 +494,19 @@ draw_section(struct parse *parse, struct section *section)
 			good = draw_also(parse, s) && good;
 	for (struct setting *s = section->first; s != NULL; s = s->next) {
 		const struct setting **slot = &parse->slots[slot_of(s)];
+		char name[64];
 
 		if (is_also(s))
 			continue;
 		if (*slot != NULL && (*slot)->section == section &&
 		    *slot != s && !s->repeated) {
 			s->repeated = true;
+			option_name(s->option, s->end == 0 ? "left" : "right",
+			    name, sizeof name);
 			diags_add(parse->diags, DIAG_WARNING, s->value,
-			    "the keyword is here for the second time in this "
-			    "section; this value wins");
+			    "%s is here for the second time in this section; "
+			    "this value wins",
+			    name);
 		}
 		*slot = s;
 	}

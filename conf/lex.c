@@ -247,8 +247,10 @@ item_key(struct lex_cursor *cursor, struct lex_item *item)
 		if (octet < 0x21 || octet > 0x7e || octet == '=' ||
 		    octet == '#' || octet == '"')
 			break;
-		if (len + 1 >= LEX_VALUE)
+		if (len + 1 >= LEX_VALUE) {
+			item->key[len] = '\0';
 			return false;
+		}
 		item->key[len++] = (char)octet;
 		lex_skip(cursor);
 	}
@@ -256,16 +258,16 @@ item_key(struct lex_cursor *cursor, struct lex_item *item)
 	return len > 0;
 }
 
-static bool
-key_opens_section(const char *key)
+bool
+lex_opens_section(const char *key)
 {
 	return strcmp(key, "conn") == 0 || strcmp(key, "config") == 0 ||
 	       strcmp(key, "ca") == 0;
 }
 
 static void
-item_read(struct lex_cursor *cursor, enum dialect dialect, bool indented,
-    struct lex_item *item)
+item_read(
+    struct lex_cursor *cursor, enum dialect dialect, struct lex_item *item)
 {
 	struct value value = { .cursor = cursor, .item = item };
 	struct lex_cursor begin = *cursor;
@@ -284,7 +286,7 @@ item_read(struct lex_cursor *cursor, enum dialect dialect, bool indented,
 		item->kind = LEX_SETTING;
 	} else if (strcmp(item->key, "include") == 0) {
 		item->kind = LEX_INCLUDE;
-	} else if (indented && !key_opens_section(item->key)) {
+	} else if (item->indented && !lex_opens_section(item->key)) {
 		item_bad(item, &begin, "expected \"=\" behind the keyword");
 		return;
 	}
@@ -319,7 +321,8 @@ lex_next(struct lex_cursor *cursor, enum dialect dialect, struct lex_item *item)
 			lex_skip_line(cursor);
 			continue;
 		}
-		item_read(cursor, dialect, cursor->column > column, item);
+		item->indented = cursor->column > column;
+		item_read(cursor, dialect, item);
 		lex_skip_line(cursor);
 		return;
 	}

@@ -35,13 +35,15 @@ enum lex_kind {
 	              * its name, "" if there is none */
 	LEX_INCLUDE, /* value: the pattern */
 	LEX_SETTING, /* key=value; an empty value is "" */
-	LEX_BAD      /* problem says what was found and expected */
+	LEX_BAD      /* problem says what was found and expected; key is
+	              * what was read of it */
 };
 
 /* Valid until the next lex_next(). */
 struct lex_item {
 	enum lex_kind kind;
 	unsigned line, column; /* of the key, or of what is wrong */
+	bool indented;         /* does the line begin with a blank? */
 	char key[LEX_VALUE], value[LEX_VALUE];
 	/* Where each octet of value stands, and where value ends. */
 	struct {
@@ -65,6 +67,9 @@ void lex_skip_line(struct lex_cursor *cursor); /* past the next newline */
 /* Reads the next item. The cursor stands behind it afterwards. */
 void lex_next(
     struct lex_cursor *cursor, enum dialect dialect, struct lex_item *item);
+
+/* Is this the first word of a section header? */
+bool lex_opens_section(const char *key);
 
 /* "Did you mean": how many letters differ (inserted, left out, exchanged,
  * swapped with a neighbour), case ignored; of longer words, 31 letters are

@@ -155,7 +155,7 @@ bundle_add_fd(
 	mem_wipe(text, len);
 	free(text);
 	return bundle_add_problem(bundle, pattern, path,
-	    got < 0 ? strerror(errno) : "the file is too large");
+	    got < 0 ? strerror(errno) : "the file is larger than 64 MiB");
 }
 
 const struct bundle_file *
@@ -182,13 +182,19 @@ bundle_next(struct bundle *bundle, const char *pattern, size_t *at)
 static enum err
 file_read(struct bundle *bundle, const char *pattern, const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	/* A pipe must not hold the daemon up. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat stat;
 	enum err err;
 
 	if (fd < 0)
 		return bundle_add_problem(bundle, pattern, path,
 		    errno == ENOENT ? BUNDLE_ABSENT : strerror(errno));
-	err = bundle_add_fd(bundle, pattern, path, fd);
+	if (fstat(fd, &stat) != 0 || !S_ISREG(stat.st_mode))
+		err = bundle_add_problem(
+		    bundle, pattern, path, "not a regular file");
+	else
+		err = bundle_add_fd(bundle, pattern, path, fd);
 	close(fd);
 	return err;
 }

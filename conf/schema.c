@@ -267,13 +267,35 @@ set_time(struct option_use *use)
 
 /* Algorithms ------------------------------------------------------------- */
 
+/* Is it one of the names ("sha1, modp1024")? */
+static bool
+weak_noted(const char *names, const char *name, size_t len)
+{
+	for (;;) {
+		size_t span = strcspn(names, ",");
+
+		if (span == len && strncmp(names, name, len) == 0)
+			return true;
+		if (names[span] == '\0')
+			return false;
+		names += span + 2;
+	}
+}
+
+/* Adds the names that are not there yet. */
 static void
 weak_note(struct conn *conn, const char *names)
 {
-	size_t used = strlen(conn->weak);
+	for (;;) {
+		size_t len = strcspn(names, ","), used = strlen(conn->weak);
 
-	snprintf(conn->weak + used, sizeof conn->weak - used, "%s%s",
-	    used > 0 ? "," : "", names);
+		if (!weak_noted(conn->weak, names, len))
+			snprintf(conn->weak + used, sizeof conn->weak - used,
+			    "%s%.*s", used > 0 ? ", " : "", (int)len, names);
+		if (names[len] == '\0')
+			return;
+		names += len + 2;
+	}
 }
 
 static enum err
@@ -401,7 +423,8 @@ host_named(struct conn_end *end, const char *item)
 	const char *name = item + allow_any;
 	struct conn_host *host;
 
-	if (!is_host_name(name))
+	/* %ani, %group: a word misspelled or unknown, not a host for anybody. */
+	if (!is_host_name(name) || (allow_any && strchr(name, '.') == NULL))
 		return ERR_SYNTAX;
 	host = host_add(end, HOST_NAME);
 	if (host == NULL)
@@ -651,7 +674,8 @@ const struct option options[] = {
 	            "(the address that leads to the peer) or a list of these, "
 	            "separated by commas.\nThe first address or name is the "
 	            "one that is called; all are accepted.\nA\n.Cm %\nin "
-	            "front of a name accepts the peer from any address.\n"
+	            "front of a name with a dot accepts the peer from any "
+	            "address.\n"
 	            "The end with an address of this host is the local one; "
 	            "where neither or both have one,\n.Cm left\nis." },
 	{ .name = "allowany",
@@ -885,12 +909,12 @@ const struct option options[] = {
 	    "a connection that the peer closes stays closed"),
 	WITHOUT("inactivity", CONN, "", "idle child SAs stay"),
 	WITHOUT("ikedscp", CONN, "000000", "IKE packets have DSCP 0"),
-	WITHOUT("lifebytes", CONN, "", "lifetime alone decides"),
-	WITHOUT("lifepackets", CONN, "", "lifetime alone decides"),
+	REFUSED("lifebytes", CONN, "0", "SAs are not renewed by volume"),
+	REFUSED("lifepackets", CONN, "0", "SAs are not renewed by volume"),
 	WITHOUT("marginbytes", CONN, "", "margintime alone decides"),
 	WITHOUT("marginpackets", CONN, "", "margintime alone decides"),
 	WITHOUT("reqid", CONN, "0", "numbers are given by the daemon"),
-	WITHOUT("tfc", CONN, "0", "packets are not padded"),
+	REFUSED("tfc", CONN, "0", "packets are not padded"),
 
 	REFUSED("sourceip", END, "", "virtual addresses are not done yet"),
 	REFUSED("protoport", END, "",

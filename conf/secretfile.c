@@ -26,6 +26,9 @@ struct entry {
 	struct place place; /* of the first word */
 	struct ident *selectors[SECRET_SELECTORS];
 	size_t count;
+	/* The first selector that is none: it matters for a PSK only. */
+	struct place wrong;
+	const char *problem;
 };
 
 static struct place
@@ -103,6 +106,24 @@ take_word(struct lex_cursor *cursor, char word[static TOKEN])
 		lex_skip(cursor);
 		octet = lex_peek(cursor);
 	}
+	word[len] = '\0';
+	return true;
+}
+
+/* A selector or path in double quotes; false: it does not end. */
+static bool
+take_quoted_word(struct lex_cursor *cursor, char word[static TOKEN])
+{
+	size_t len = 0;
+	int octet;
+
+	for (lex_skip(cursor); (octet = lex_peek(cursor)) != '"';
+	     lex_skip(cursor)) {
+		if (octet < 0x20 || len + 1 >= TOKEN)
+			return false;
+		word[len++] = (char)octet;
+	}
+	lex_skip(cursor);
 	word[len] = '\0';
 	return true;
 }
@@ -258,6 +279,8 @@ add_selector(struct entry *entry, struct place place, const char *word)
 	struct addr addr;
 	enum err err;
 
+	if (entry->problem != NULL)
+		return OK;
 	if (entry->count == SECRET_SELECTORS)
 		return bad(entry, place,
 		    "too many selectors: at most 64 in one entry");
@@ -267,8 +290,11 @@ add_selector(struct entry *entry, struct place place, const char *word)
 	err = ident_parse(&ident, word, &problem);
 	if (err == ERR_NOMEM)
 		return err;
-	if (err != OK)
-		return bad(entry, place, problem);
+	if (err != OK) {
+		entry->wrong = place;
+		entry->problem = problem;
+		return OK;
+	}
 	entry->selectors[entry->count++] = ident;
 	return OK;
 }
@@ -288,6 +314,15 @@ read_selectors(struct entry *entry)
 		bool colon;
 		enum err err;
 
+		if (lex_peek(cursor) == '"') {
+			if (!take_quoted_word(cursor, word))
+				return bad(entry, place,
+				    "the quote is not closed on this line");
+			err = add_selector(entry, place, word);
+			if (err != OK)
+				return err;
+			continue;
+		}
 		if (!take_word(cursor, word))
 			return bad(entry, place, "the word is too long");
 		len = strlen(word);
@@ -338,7 +373,9 @@ read_kind(struct entry *entry)
 		    "found an unknown kind behind the colon; expected PSK");
 	}
 	if (strcasecmp(word, "PSK") == 0)
-		return OK;
+		return entry->problem == NULL
+		           ? OK
+		           : bad(entry, entry->wrong, entry->problem);
 	diags_add(entry->reader->diags, DIAG_WARNING, place,
 	    "%s is left out: only PSK is done so far", word);
 	return ERR_UNSUPPORTED;
@@ -376,6 +413,23 @@ read_psk(struct entry *entry)
 	return err;
 }
 
+/* What the lines of an entry that was given up go on with is no entry of its
+ * own: ": PSK ..." without its selectors would be everybody's key. */
+static void
+skip_entry(struct lex_cursor *cursor, unsigned column)
+{
+	for (;;) {
+		struct lex_cursor next;
+
+		lex_skip_line(cursor);
+		next = *cursor;
+		lex_skip_blanks(&next);
+		if (lex_peek(&next) < 0 || next.column == 1 ||
+		    (next.column <= column && lex_peek(&next) != ':'))
+			return;
+	}
+}
+
 static enum err
 read_entry(struct reader *reader, const char *file, struct lex_cursor *cursor)
 {
@@ -391,8 +445,12 @@ read_entry(struct reader *reader, const char *file, struct lex_cursor *cursor)
 		err = read_psk(&entry);
 	for (size_t i = 0; i < entry.count; i++)
 		ident_unref(entry.selectors[i]);
-	lex_skip_line(cursor);
-	/* The line was bad, or is none of ours: the next one. */
+	if (err == OK) {
+		lex_skip_line(cursor);
+		return OK;
+	}
+	skip_entry(cursor, entry.place.column);
+	/* The entry was bad, or is none of ours: the next one. */
 	return err == ERR_SYNTAX || err == ERR_UNSUPPORTED ? OK : err;
 }
 
@@ -418,17 +476,14 @@ read_include(struct reader *reader, const char *file, struct lex_cursor *cursor,
 {
 	struct place place = place_at(file, cursor);
 	char word[TOKEN], path[BUNDLE_PATH];
-	bool quoted;
-	size_t len;
+	bool taken;
 
 	view_skip(&cursor->left, strlen("include"));
 	lex_skip_blanks(cursor);
-	quoted = lex_peek(cursor) == '"';
-	if (quoted)
-		lex_skip(cursor);
-	len = take_word(cursor, word) ? strlen(word) : 0;
+	taken = lex_peek(cursor) == '"' ? take_quoted_word(cursor, word)
+	                                : take_word(cursor, word);
 	lex_skip_line(cursor);
-	if (len == 0 || !include_path(file, word, path)) {
+	if (!taken || word[0] == '\0' || !include_path(file, word, path)) {
 		diags_add(reader->diags, DIAG_ERROR, place,
 		    "include: expected the path of a file");
 		return OK;
@@ -474,13 +529,15 @@ read_path(
 		struct bundle_file copy = *found; /* the array may move */
 
 		any = true;
-		if (copy.problem[0] != '\0')
+		if (copy.problem[0] != '\0' && depth == 1)
+			diags_add(reader->diags, DIAG_ERROR, place,
+			    "cannot be read: %s", copy.problem);
+		else if (copy.problem[0] != '\0')
 			diags_add(reader->diags,
-			    depth > 1 &&
-			            strcmp(copy.problem, BUNDLE_ABSENT) == 0
+			    strcmp(copy.problem, BUNDLE_ABSENT) == 0
 			        ? DIAG_WARNING
 			        : DIAG_ERROR,
-			    place, "%s: %s", copy.path, copy.problem);
+			    place, "include %s: %s", copy.path, copy.problem);
 		else if (copy.path[0] != '\0')
 			err = read_text(reader, &copy, depth);
 	}

@@ -19,6 +19,7 @@
 #include "common/env.h"
 #include "common/log.h"
 #include "conf/print.h"
+#include "conf/secretpath.h"
 #include "conf/secrets.h"
 #include "daemon/confine.h"
 #include "daemon/espd.h"
@@ -131,6 +132,23 @@ role_run(const struct command *command, struct log *log)
 	return EXIT_USAGE;
 }
 
+/* The paths of files survive the change to the root directory. */
+static const char *
+absolute(const char *path, char whole[static PATH_MAX])
+{
+	char cwd[PATH_MAX];
+
+	if (path[0] == '/')
+		return path;
+	if (getcwd(cwd, sizeof(cwd)) == NULL ||
+	    snprintf(whole, PATH_MAX, "%s/%s", cwd, path) >= PATH_MAX) {
+		fprintf(
+		    stderr, "orthrusd: %s: %s\n", path, strerror(ENAMETOOLONG));
+		exit(1);
+	}
+	return whole;
+}
+
 /* --check --------------------------------------------------------------- */
 
 static size_t
@@ -139,13 +157,14 @@ check_secrets(const struct command *command)
 	struct bundle bundle;
 	struct diags diags = { 0 };
 	struct secrets *secrets;
-	const char *path = command->options.secrets;
+	char whole[PATH_MAX];
+	const char *path = absolute(command->options.secrets, whole);
 	char *text;
 	size_t errors;
 
 	if (!command->secrets_given && access(path, R_OK) != 0)
 		return 0;
-	bundle_init(&bundle, bundle_read_files, NULL);
+	bundle_init(&bundle, secretpath_read, (void *)(uintptr_t)path);
 	secrets = secrets_load(&bundle, path, 1, &diags);
 	bundle_fini(&bundle);
 	errors = diags.errors + (secrets == NULL);
@@ -496,23 +515,6 @@ clean_environment(void)
 			setenv(kept[i], value[i], 1);
 		free(value[i]);
 	}
-}
-
-/* The paths of files survive the change to the root directory. */
-static const char *
-absolute(const char *path, char whole[static PATH_MAX])
-{
-	char cwd[PATH_MAX];
-
-	if (path[0] == '/')
-		return path;
-	if (getcwd(cwd, sizeof(cwd)) == NULL ||
-	    snprintf(whole, PATH_MAX, "%s/%s", cwd, path) >= PATH_MAX) {
-		fprintf(
-		    stderr, "orthrusd: %s: %s\n", path, strerror(ENAMETOOLONG));
-		exit(1);
-	}
-	return whole;
 }
 
 int

@@ -12,6 +12,7 @@
 #include "common/ipc.h"
 #include "common/loop.h"
 #include "common/policy.h"
+#include "conf/secretpath.h"
 #include "conf/secrets.h"
 #include "daemon/espd.h"
 #include "daemon/gateway.h"
@@ -51,25 +52,32 @@ log_diags(struct single *single, const struct diags *diags)
 		    "%s", diag_text(&diags->item[i], line, sizeof(line)));
 }
 
+/* After the first time, an error leaves what is in force. */
 static enum err
-read_secrets(struct single *single)
+read_secrets(struct single *single, bool first, char **text)
 {
+	const char *path = single->options->secrets;
 	struct bundle bundle;
 	struct diags diags = { 0 };
 	struct secrets *secrets;
+	enum err err = ERR_NOMEM;
 
-	bundle_init(&bundle, bundle_read_files, NULL);
-	secrets = secrets_load(
-	    &bundle, single->options->secrets, ++single->generation, &diags);
+	bundle_init(&bundle, secretpath_read, (void *)(uintptr_t)path);
+	secrets = secrets_load(&bundle, path, ++single->generation, &diags);
 	bundle_fini(&bundle);
 	log_diags(single, &diags);
+	if (secrets != NULL && diags.errors > 0 && !first) {
+		*text = setup_diags_text(&diags);
+		secrets_unref(secrets);
+		err = ERR_SYNTAX;
+	} else if (secrets != NULL) {
+		log_write(single->log, LOG_LEVEL_INFO, "%zu secrets",
+		    secrets_count(secrets));
+		keyring_use(single->keyring, secrets);
+		err = OK;
+	}
 	diags_fini(&diags);
-	if (secrets == NULL)
-		return ERR_NOMEM;
-	log_write(
-	    single->log, LOG_LEVEL_INFO, "%zu secrets", secrets_count(secrets));
-	keyring_use(single->keyring, secrets);
-	return OK;
+	return err;
 }
 
 /* Reads all files and takes them into force; text (to be freed) says what
@@ -89,7 +97,7 @@ take_files(struct single *single, bool first, char **text)
 	if (err != OK)
 		*text = setup_diags_text(&diags);
 	if (err == OK)
-		err = read_secrets(single);
+		err = read_secrets(single, first, text);
 	if (err == OK) {
 		/* Numbers first: the checks go by them. */
 		policy_diff(single->gateway->env.policy, policy, NULL, NULL);

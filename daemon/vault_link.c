@@ -1,16 +1,15 @@
 #include "daemon/vault_link.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/loop.h"
 #include "conf/load.h"
+#include "conf/secretpath.h"
 
 /* Patterns of one load; each include is one. */
 #define FETCHES_MAX 1024
@@ -40,83 +39,19 @@ send_problem(struct vault_link *link, const char *path, const char *problem)
 	    link->ipc, VAULTD_PROBLEM, link->serial, text, path_len + 1 + len);
 }
 
-/* Where the directory that path stands in ends: behind its last slash. */
-static size_t
-dir_len(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? (size_t)(slash + 1 - path) : 0;
-}
-
-/* A directory such as /etc holds other people's secrets as well: there, what
- * belongs to us has a directory of its own. */
-static bool
-is_shared(const char *path, size_t len)
-{
-	return len <= 1 ||
-	       (len >= 5 && memcmp(path + len - 5, "/etc/", 5) == 0);
-}
-
-static bool
-is_beneath(const struct vault_link *link, const char *path)
-{
-	static const char own[] = "ipsec.d/";
-	size_t len = dir_len(link->path);
-
-	if (strncmp(path, link->path, len) != 0 || (len == 0 && path[0] == '/'))
-		return false;
-	return !is_shared(link->path, len) ||
-	       strncmp(path + len, own, strlen(own)) == 0;
-}
-
-/* Why the vault may not have this file, or NULL. It parses what others have
- * written, and must not turn into a reader of any file here. Takes patterns
- * too: what they match is looked at again. */
-static const char *
-forbidden(const struct vault_link *link, const char *path)
-{
-	size_t len = dir_len(path);
-
-	if (strcmp(path, link->path) == 0)
-		return NULL;
-	if (strstr(path, "/../") || strncmp(path, "../", 3) == 0 ||
-	    strcmp(path + len, "..") == 0)
-		return "a path with .. in it";
-	if (strcspn(path, "*?[") < len && access(path, F_OK) != 0)
-		return "a pattern in the name of a directory";
-	if (!is_beneath(link, path) && !strstr(path + len, ".secrets"))
-		return "neither beside ipsec.secrets nor named *.secrets";
-	return NULL;
-}
-
 /* Opens without looking inside. */
 static enum err
 send_file(struct vault_link *link, const char *path)
 {
-	const char *problem = forbidden(link, path);
-	struct stat stat;
+	const char *problem;
 	enum err err;
 	int fd;
 
 	if (strlen(path) >= VAULTD_PATH)
 		return OK; /* no such path can be opened */
-	if (problem)
-		return send_problem(link, path, problem);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	fd = secretpath_open(link->path, path, &problem);
 	if (fd < 0)
-		return send_problem(link, path, strerror(errno));
-	if (fstat(fd, &stat) != 0 || !S_ISREG(stat.st_mode)) {
-		close(fd);
-		return send_problem(link, path, "not a regular file");
-	}
-	/* The file itself was named by root; what it includes is the vault's
-	 * word only. */
-	if (strcmp(path, link->path) != 0 && stat.st_uid != 0 &&
-	    stat.st_uid != geteuid()) {
-		close(fd);
-		return send_problem(link, path, "not owned by root");
-	}
+		return send_problem(link, path, problem);
 	err = ipc_send_fds(
 	    link->ipc, VAULTD_FILE, link->serial, path, strlen(path), &fd, 1);
 	close(fd);
@@ -126,7 +61,7 @@ send_file(struct vault_link *link, const char *path)
 static enum err
 send_files(struct vault_link *link, const char *pattern)
 {
-	const char *problem = forbidden(link, pattern);
+	const char *problem = secretpath_problem(link->path, pattern);
 	glob_t found = { 0 };
 	enum err err = OK;
 	size_t i;

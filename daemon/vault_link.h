@@ -2,10 +2,8 @@
  * vault_link: the parent's end of its link to the vault. It opens the files
  * that the vault asks for, and reads none of them.
  *
- * A vault that has been captured must not read the whole disk through it. It
- * gets ipsec.secrets, and of what that includes: regular files of root's that
- * stand beside it or beneath (beside one in an etc, beneath ipsec.d only), or
- * whose names say .secrets.
+ * A vault that has been captured must not read the whole disk through it: it
+ * gets what conf/secretpath allows.
  */
 #ifndef DAEMON_VAULT_LINK_H
 #define DAEMON_VAULT_LINK_H

@@ -253,8 +253,9 @@ load_go(struct vaultd *vaultd)
 	count = secrets ? secrets_count(secrets) : 0;
 	if (!secrets) {
 		err = vaultd->bundle.missing ? ERR_BUG : ERR_NOMEM;
-	} else if (count == 0 && diags.errors && vaultd->in_force) {
-		/* Nothing usable: what was in force stays. */
+	} else if (diags.errors && vaultd->in_force) {
+		/* A slip of the pen must not cost a key that was in use: all
+		 * that was in force stays. */
 		secrets_unref(secrets);
 		err = ERR_SYNTAX;
 	} else {

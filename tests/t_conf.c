@@ -226,7 +226,9 @@ test_refused(void **state)
 	static const char *const lines[] = { "aggressive=yes", "ah=sha256",
 		"xauth=client", "rightsourceip=10.3.0.0/24", "mark=42",
 		"leftauth=pubkey", "rightauth=eap-mschapv2", "authby=rsasig",
-		"leftprotoport=tcp", "installpolicy=no", "type=passthrough" };
+		"leftprotoport=tcp", "installpolicy=no", "type=passthrough",
+		"tfc=%mtu", "lifebytes=1000000", "lifepackets=1000",
+		"right=%ani", "rightid=*@example.org" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
@@ -239,6 +241,51 @@ test_refused(void **state)
 		if (f.diags.errors != 1)
 			fail_msg("%s: %zu errors", lines[i], f.diags.errors);
 		assert_string_equal(names(f.policy), "b");
+		done(&f);
+	}
+}
+
+/* A connection with a line that cannot be read would be wider than written. */
+static void
+test_broken_sections(void **state)
+{
+	static const struct {
+		const char *text, *left;
+	} cases[] = {
+		{ "conn a\n" PSK "\trightid=\"alice\nconn b\n" PSK, "b" },
+		{ "conn a\n" PSK "\trightid=al\001ice\nconn b\n" PSK, "b" },
+		{ "conn a\n" PSK "\trightid alice\nconn b\n" PSK, "b" },
+		/* A setting that is not indented, and those behind it. */
+		{ "conn a\n" PSK "rightid alice\n\tike=aes256-sha256-modp2048\n"
+		  "conn b\n" PSK,
+		    "b" },
+		{ "conn a\n" PSK "=x\n\trightid=alice\nconn b\n" PSK, "b" },
+		/* What follows a bad header is not the section before. */
+		{ "conn a\n" PSK "\tright=192.0.2.9\nconn \"b\n\tright=%any\n",
+		    "a" },
+		{ "conn a\n" PSK "\tinclude nowhere\nconn b\n" PSK, "b" },
+		{ "conn a\n" PSK "\tinclude\nconn b\n" PSK, "b" },
+		/* Whatever draws on it. */
+		{ "conn a\n" PSK "\talso=c\nconn b\n" PSK
+		  "conn c\n\trightid=\"x\n",
+		    "b" },
+		{ "conn %default\n\trightid=\"x\nconn a\n" PSK, "" },
+		{ "config setup\n\tuniqueids=\"no\nconn b\n" PSK, "b" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct fixture f;
+		struct conn *a;
+
+		load(&f, true, cases[i].text);
+		if (f.diags.errors == 0 ||
+		    strcmp(names(f.policy), cases[i].left) != 0)
+			fail_msg("%s: \"%s\" is left", cases[i].text,
+			    names(f.policy));
+		a = policy_conn(f.policy, "a");
+		if (a != NULL)
+			assert_int_equal(a->remote.host[0].kind, HOST_ADDR);
 		done(&f);
 	}
 }
@@ -387,7 +434,8 @@ test_sense(void **state)
 	assert_int_equal(policy_conn(f.policy, "start")->dpd_delay_ms, 0);
 	assert_non_null(
 	    strstr(policy_conn(f.policy, "weak")->weak, "modp1024"));
-	assert_non_null(strstr(policy_conn(f.policy, "weak")->weak, "3des"));
+	assert_string_equal(policy_conn(f.policy, "weak")->weak,
+	    "prfsha1, sha1, modp1024, 3des");
 	done(&f);
 }
 
@@ -604,6 +652,14 @@ test_real_files(void **state)
 	assert_null(conf_load(&bundle, &options, &diags));
 	assert_int_equal(diags.errors, 1);
 	bundle_fini(&bundle);
+	/* Nor is a pipe, which would keep us waiting. */
+	unlink(path);
+	options.path = path;
+	assert_int_equal(mkfifo(path, 0600), 0);
+	bundle_init(&bundle, bundle_read_files, NULL);
+	assert_null(conf_load(&bundle, &options, &diags));
+	assert_int_equal(diags.errors, 2);
+	bundle_fini(&bundle);
 	diags_fini(&diags);
 	unlink(path);
 	snprintf(path, sizeof path, "%s/a.inc", folder);
@@ -725,6 +781,7 @@ main(void)
 		cmocka_unit_test(test_inherited_error),
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_broken_sections),
 		cmocka_unit_test(test_also),
 		cmocka_unit_test(test_also_bomb),
 		cmocka_unit_test(test_templates),

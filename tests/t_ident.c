@@ -91,7 +91,7 @@ test_parse_errors(void **state)
 		"ipv4:::1", "ipv6:1.2.3.4",
 		"ipv4:", "fqdn:", "keyid:", "asn1dn:C=CH", "C=CH, O=Orthrus",
 		"caf\xc3\xa9", "@caf\xc3\xa9", "keyid:\x01", "fe80::1::2",
-		"a/b", "*" };
+		"a/b", "*", "*@example.org", "@*.example.org" };
 	char longest[2 * IDENT_MAX + 10];
 	const char *problem;
 	struct ident *ident;

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "conf/secretpath.h"
 #include "conf/secrets.h"
 
 struct fixture {
@@ -186,6 +188,90 @@ test_bad_lines(void **state)
 		}
 		done(&f);
 	}
+}
+
+/* The rest of an entry that was given up is nobody's key. */
+static void
+test_bad_continued(void **state)
+{
+	static const char *const bad[] = {
+		"@#xyz\n\t: PSK \"k\"\n",
+		"@#xyz\n\tbob\n\t: PSK \"k\"\n",
+		"  @#xyz\n  : PSK \"k\"\n",
+		"a :\n\tPSKK\n\t: PSK \"k\"\n",
+		"a : PSK 0x\n # comment\n\t: PSK \"k\"\n",
+		"a : XAUTH\n\t\"k\"\n\t: PSK \"k\"\n",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		struct fixture f;
+		char text[200];
+
+		snprintf(text, sizeof text, "%safter : PSK \"a\"\n", bad[i]);
+		load(&f, text);
+		if (secrets_count(f.secrets) != 1)
+			fail_msg("%zu secrets in %s", secrets_count(f.secrets),
+			    bad[i]);
+		assert_string_equal(best(&f, NULL, "after", NULL, NULL), "a");
+		done(&f);
+	}
+}
+
+static void
+test_quoted_selectors(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	load(&f, "\"a.example\" \"carol@example.org\": PSK \"k\"\n"
+	         "\"C=CH, CN=x\" : RSA key.pem\n"
+	         "\"C=CH, CN=x\" : PSK \"x\"\n"
+	         "\"open : PSK \"x\"\n");
+	assert_string_equal(
+	    best(&f, "a.example", "carol@example.org", NULL, NULL), "k");
+	assert_int_equal(secrets_count(f.secrets), 1);
+	/* What is no identity of ours matters for a PSK only. */
+	assert_int_equal(f.diags.errors, 2);
+	assert_int_equal(f.diags.item[f.diags.count - 2].line, 3);
+	assert_int_equal(f.diags.item[f.diags.count - 1].line, 4);
+	done(&f);
+}
+
+/* The rules of the daemon for what ipsec.secrets includes. */
+static void
+test_real_files(void **state)
+{
+	char folder[] = "/tmp/t_secrets.XXXXXX", path[100];
+	struct bundle bundle;
+	struct diags diags = { 0 };
+	struct secrets *secrets;
+	FILE *file;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/s", folder);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fprintf(file, "include /etc/passwd\n"
+	              "include /etc/pass*\n"
+	              "include ../../etc/passwd\n"
+	              "include missing\n"
+	              "include .\n"
+	              "a : PSK \"a long and random key 4711\"\n");
+	fclose(file);
+	bundle_init(&bundle, secretpath_read, path);
+	secrets = secrets_load(&bundle, path, 1, &diags);
+	assert_int_equal(secrets_count(secrets), 1);
+	assert_int_equal(diags.errors, 4);
+	assert_int_equal(diags.warnings, 1);
+	for (size_t i = 0; i < diags.count; i++)
+		assert_int_equal(diags.item[i].line, i + 1);
+	secrets_unref(secrets);
+	bundle_fini(&bundle);
+	diags_fini(&diags);
+	unlink(path);
+	rmdir(folder);
 }
 
 static void
@@ -480,6 +566,9 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_bad_lines),
+		cmocka_unit_test(test_bad_continued),
+		cmocka_unit_test(test_quoted_selectors),
+		cmocka_unit_test(test_real_files),
 		cmocka_unit_test(test_other_kinds),
 		cmocka_unit_test(test_columns),
 		cmocka_unit_test(test_lengths),
