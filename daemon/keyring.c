@@ -152,8 +152,15 @@ keyring_psk_auth(struct keyring *keyring, const struct vault_psk_auth *ask,
 		return ERR_NO_SECRET;
 	entry = secrets_find_best(keyring->secrets, ask->local, ask->remote,
 	    &ask->local_addr, &ask->remote_addr);
-	if (!entry)
+	if (!entry) {
+		static const uint8_t none[PRF_MAX];
+
+		/* As long as with one: see v2_auth_r_identify(). */
+		prf(ask->prf, view_of(none, ask->prf->out), &ask->octets, 1,
+		    answer->mac);
+		memset(answer, 0, sizeof(*answer));
 		return ERR_NO_SECRET;
+	}
 	err = pad_key(keyring, entry, ask->prf, &key);
 	if (err)
 		return err;

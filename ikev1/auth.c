@@ -225,9 +225,6 @@ choose_conn(struct ike_sa *sa, const struct ident *claimed)
 		if (found[i]->remote.auth == AUTH_PSK &&
 		    proposals_allow(&found[i]->ike, &sa->suite))
 			return found[i];
-	count = policy_candidates(sa->env->policy, &sa->local.addr,
-	    &sa->remote.addr, 1, found, V1_CONNS);
-	explain_identity(sa->env, sa, found, count, NULL, claimed);
 	return NULL;
 }
 
@@ -245,15 +242,34 @@ is_expected(struct ike_sa *sa, const struct ident *claimed)
 }
 
 static void
+refuse_nobody(struct v1_exchange *x)
+{
+	struct ike_sa *sa = x->x.sa;
+	struct ident *claimed = v1_sa(sa)->main->claimed;
+	struct conn *found[V1_CONNS];
+	char text[IDENT_TEXT];
+	size_t count = policy_candidates(sa->env->policy, &sa->local.addr,
+	    &sa->remote.addr, 1, found, V1_CONNS);
+
+	explain_identity(sa->env, sa, found, count, NULL, claimed);
+	fsm_fail(&x->x, ERR_AUTH, N1_AUTHENTICATION_FAILED,
+	    "no connection for the identity %s", ident_text(claimed, text));
+}
+
+static void
 permits_done(struct env *env, struct ticket ticket, enum err err)
 {
 	struct v1_exchange *x = v1_awaiting(env, ticket);
 
 	if (x == NULL)
 		return;
-	if (err != OK)
+	if (v1_sa(x->x.sa)->main->nobody) {
+		refuse_nobody(x);
+		err = ERR_AUTH;
+	} else if (err != OK) {
 		fsm_fail(&x->x, ERR_AUTH, N1_AUTHENTICATION_FAILED,
 		    "the pre-shared key is not this identity's");
+	}
 	v1_landed(x, err);
 }
 
@@ -274,19 +290,23 @@ v1_auth_identify(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 	ident_unref(main->claimed);
 	main->claimed = claimed;
 	if (!sa->initiator) {
+		/* A name that nobody has is found out like one that has another
+		 * key, by the same work: who shares a key with others must not
+		 * learn their names from the clock. */
 		conn = choose_conn(sa, claimed);
-		local =
-		    conn != NULL ? conn_local_id(conn, &sa->local.addr) : NULL;
-		if (local != NULL) {
+		main->nobody = conn == NULL;
+		if (conn != NULL)
 			sa_set_conn(sa, conn);
-			ident_unref(sa->id_local);
-			sa->id_local = local;
-		}
-	}
-	if (sa->initiator ? !is_expected(sa, claimed) : local == NULL)
+		local = conn_local_id(sa->conn, &sa->local.addr);
+		if (local == NULL)
+			return fsm_fail(base, ERR_NOMEM, 0, "out of memory");
+		ident_unref(sa->id_local);
+		sa->id_local = local;
+	} else if (!is_expected(sa, claimed)) {
 		return fsm_fail(base, ERR_AUTH, N1_AUTHENTICATION_FAILED,
 		    "no connection for the identity %s",
 		    ident_text(claimed, text));
+	}
 	main->initial_contact = msg_has(msg, KIND_N_INITIAL_CONTACT);
 	ask =
 	    (struct vault_permits){ .secret =

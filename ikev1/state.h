@@ -81,6 +81,7 @@ struct v1_main {
 	uint64_t try_at_ms;    /* no further one is looked at before */
 	bool initial_contact;  /* the peer's, to be obeyed when established */
 	struct ident *claimed; /* by the peer, not proven yet */
+	bool nobody;           /* ... and no connection's */
 	struct auth_proof proof;
 };
 

@@ -423,8 +423,22 @@ explain_nobody(
 	explain_identity(sa->env, sa, near, count, own, peer);
 }
 
+/* Nobody here has these identities. That is found out like a wrong key, by the
+ * same work: a stranger must not learn from the clock whom we know. */
 static enum verdict
-pick_conn(struct ike_sa *sa, struct v2_exchange *x, const struct ident *own)
+pick_nobody(struct ike_sa *sa, struct v2_exchange *x, struct ident *own)
+{
+	x->nobody = true;
+	ident_unref(sa->id_local);
+	sa->id_local =
+	    own != NULL ? ident_ref(own) : ident_from_addr(&sa->local.addr);
+	return sa->id_local != NULL ? DONE
+	                            : fsm_fail(&x->x, ERR_NOMEM,
+	                                  N_TEMPORARY_FAILURE, "out of memory");
+}
+
+static enum verdict
+pick_conn(struct ike_sa *sa, struct v2_exchange *x, struct ident *own)
 {
 	struct v2_conns conns;
 	enum verdict verdict = DONE;
@@ -433,10 +447,9 @@ pick_conn(struct ike_sa *sa, struct v2_exchange *x, const struct ident *own)
 		return fsm_fail(
 		    &x->x, ERR_NOMEM, N_TEMPORARY_FAILURE, "out of memory");
 	if (conns.count == 0) {
-		explain_nobody(sa, own, x->peer_id);
-		verdict = fsm_fail(&x->x, ERR_NO_CONN, N_AUTHENTICATION_FAILED,
-		    "no connection fits the identities");
+		verdict = pick_nobody(sa, x, own);
 	} else {
+		x->nobody = false;
 		sa_set_conn(sa, conns.conn[0]);
 		ident_unref(sa->id_local);
 		sa->id_local = conn_local_id(sa->conn, &sa->local.addr);
@@ -497,6 +510,12 @@ v2_auth_r_verify(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	struct view mac;
 	enum err err = x->asked;
 
+	if (x->nobody) {
+		explain_nobody(sa, msg_has(msg, KIND_IDR) ? sa->id_local : NULL,
+		    x->peer_id);
+		return fsm_fail(exchange, ERR_NO_CONN, N_AUTHENTICATION_FAILED,
+		    "no connection fits the identities");
+	}
 	if (err != OK)
 		return fsm_fail(exchange, err, N_AUTHENTICATION_FAILED,
 		    "%s: %s", ident_text(x->peer_id, peer),

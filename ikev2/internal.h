@@ -146,6 +146,7 @@ struct v2_exchange {
 
 	/* IKE_AUTH */
 	struct ident *peer_id; /* claimed, not proven */
+	bool nobody;           /* no connection has these identities */
 	uint8_t mac_own[PRF_MAX], mac_peer[PRF_MAX];
 };
 

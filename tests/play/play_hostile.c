@@ -636,6 +636,41 @@ child_of_another_connection(void **state)
 	}
 }
 
+/* How much the vault has to do for a peer that will be refused. */
+static size_t
+work_before_refusal(bool known)
+{
+	struct world world = world_of(20);
+	size_t most = 0;
+
+	conn_set_ids(world.left->building[0], "left.example", NULL);
+	conn_set_ids(world.right->building[0], NULL,
+	    known ? "left.example" : "other.example");
+	reload(&world);
+	snprintf(world.right->vault.psk[0].psk,
+	    sizeof(world.right->vault.psk[0].psk), "another");
+	assert_int_equal(gateway_up(world.left, "net", 0), OK);
+	for (unsigned ms = 0; ms < 10 * SECOND; ms++) {
+		play_run(world.play, 1);
+		if (world.right->vault.pending > most)
+			most = world.right->vault.pending;
+	}
+	assert_int_equal(world.left->events[EVENT_IKE_FAILED], 1);
+	assert_int_equal(world.right->events[EVENT_IKE_UP], 0);
+	assert_int_equal(world.right->events[EVENT_EXPLAIN], !known);
+	play_free(world.play);
+	return most;
+}
+
+/* The time until a refusal does not tell whom we know. */
+static void
+unknown_takes_as_long(void **state)
+{
+	(void)state;
+	assert_int_equal(work_before_refusal(true), 2);
+	assert_int_equal(work_before_refusal(false), 2);
+}
+
 int
 main(void)
 {
@@ -650,6 +685,7 @@ main(void)
 		cmocka_unit_test(nobody_goes_back_to_500),
 		cmocka_unit_test(initial_contact_is_for_a_pair),
 		cmocka_unit_test(child_of_another_connection),
+		cmocka_unit_test(unknown_takes_as_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

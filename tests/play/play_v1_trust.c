@@ -493,6 +493,52 @@ test_no_float(void **state)
 	play_free(pair.play);
 }
 
+/* What the vault is asked after the fifth message of a peer that has a key of
+ * the group's, but another's name, or nobody's. */
+static size_t
+work_before_refusal(bool known)
+{
+	struct spy spy = { .type = EXCH_IDENTITY_PROTECTION };
+	struct play *play = play_new(11);
+	struct pair pair = { play, play_gateway(play, "left", "203.0.113.5"),
+		play_gateway(play, "right", "192.0.2.2") };
+	struct conn *conn;
+	size_t most = 0;
+
+	conn = gateway_conn(pair.left, "net", "192.0.2.2", NULL, "10.2.0.0/16");
+	conn->keyexchange = KEYEX_IKEV1;
+	conn_set_ids(conn, "@boss", "@gate");
+	gateway_psk(pair.left, NULL, NULL, "everybody's");
+	conn = gateway_conn(pair.right, "net", NULL, "10.2.0.0/16", NULL);
+	conn->keyexchange = KEYEX_IKEV1;
+	conn_set_ids(conn, "@gate", known ? "@boss" : "@clerk");
+	gateway_psk(pair.right, "@gate", "@clerk", "everybody's");
+	gateway_load(pair.left);
+	gateway_load(pair.right);
+	spy.of = pair.left;
+	spy_on(&pair, &spy);
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	for (unsigned ms = 0; ms < 5000; ms++) {
+		play_run(play, 1);
+		if (spy.taken >= 3 && pair.right->vault.pending > most)
+			most = pair.right->vault.pending;
+	}
+	assert_int_equal(pair.left->events[EVENT_IKE_FAILED], 1);
+	assert_int_equal(pair.right->events[EVENT_IKE_UP], 0);
+	assert_int_equal(pair.right->events[EVENT_EXPLAIN], !known);
+	play_free(play);
+	return most;
+}
+
+/* The time until a refusal does not tell which names there are. */
+static void
+test_unknown_name(void **state)
+{
+	(void)state;
+	assert_int_equal(work_before_refusal(true), 1);
+	assert_int_equal(work_before_refusal(false), 1);
+}
+
 int
 main(void)
 {
@@ -509,6 +555,7 @@ main(void)
 		cmocka_unit_test(test_many_children),
 		cmocka_unit_test(test_undeleted),
 		cmocka_unit_test(test_no_float),
+		cmocka_unit_test(test_unknown_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
