@@ -119,6 +119,17 @@ read_all(int fd, void *to, size_t len)
 	return true;
 }
 
+/* The process that answers also parses what strangers send. Whatever becomes of
+ * it, it must not drive the terminal of whoever asks. */
+static void
+make_plain(char *octets, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((octets[i] < 0x20 || octets[i] > 0x7e) &&
+		    octets[i] != '\n' && octets[i] != '\t')
+			octets[i] = '?';
+}
+
 /* One frame after the other, until the last. */
 static int
 answer(int fd)
@@ -139,6 +150,7 @@ answer(int fd)
 		if (kind == CONTROL_STATUS)
 			return len == 1 ? (unsigned char)octets[0]
 			                : CONTROL_FAILED;
+		make_plain(octets, len);
 		if (fwrite(octets, 1, len,
 		        kind == CONTROL_OUTPUT ? stdout : stderr) != len ||
 		    fflush(kind == CONTROL_OUTPUT ? stdout : stderr) != 0)

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -574,6 +575,63 @@ test_text_bound(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* Our end of a client's connection. */
+static void
+serve_escapes(int listener)
+{
+	static const char answer[] = "o\0\0\0\10\33[2J\t\x9b"
+	                             "x\n"
+	                             "s\0\0\0\1\7";
+	char line[64];
+	int fd = accept(listener, NULL, NULL);
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, line, sizeof(line)) > 0);
+	assert_int_equal(
+	    write(fd, answer, sizeof(answer) - 1), sizeof(answer) - 1);
+	close(fd);
+}
+
+/* A captured gate does not reach the terminal of whoever asks it. */
+static void
+test_command_is_plain(void **state)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	const char *builddir = getenv("builddir");
+	char program[512], text[64];
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), out[2], status;
+	ssize_t len;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(out), 0);
+	snprintf(name.sun_path, sizeof(name.sun_path), "/tmp/t_control.%d.ctl",
+	    (int)getpid());
+	assert_int_equal(
+	    bind(listener, (struct sockaddr *)&name, sizeof(name)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	snprintf(program, sizeof(program), "%s/orthrus",
+	    builddir != NULL ? builddir : ".");
+	pid = fork();
+	if (pid == 0) {
+		dup2(out[1], STDOUT_FILENO);
+		execl(program, "orthrus", "--control", name.sun_path, "status",
+		    NULL);
+		_exit(127);
+	}
+	assert_true(pid > 0);
+	serve_escapes(listener);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	unlink(name.sun_path);
+	close(listener);
+	assert_int_equal(WEXITSTATUS(status), 7);
+	len = read(out[0], text, sizeof(text));
+	assert_int_equal(len, 8);
+	assert_memory_equal(text, "?[2J\t?x\n", 8);
+	close(out[0]);
+	close(out[1]);
+}
+
 int
 main(void)
 {
@@ -588,6 +646,7 @@ main(void)
 		TEST(test_hang_up),
 		cmocka_unit_test(test_table),
 		cmocka_unit_test(test_text_bound),
+		cmocka_unit_test(test_command_is_plain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
