@@ -58,15 +58,22 @@ secretpath_problem(const char *secrets, const char *path)
 int
 secretpath_open(const char *secrets, const char *path, const char **problem)
 {
+	int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	struct stat stat;
 	int fd;
 
 	*problem = secretpath_problem(secrets, path);
 	if (*problem)
 		return -1;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	/* In a directory that is not ours the name may be somebody else's link
+	 * to a file of root's. */
+	if (strcmp(path, secrets) != 0 && !is_beneath(secrets, path))
+		flags |= O_NOFOLLOW;
+	fd = open(path, flags);
 	if (fd < 0) {
-		*problem = errno == ENOENT ? BUNDLE_ABSENT : strerror(errno);
+		*problem = errno == ENOENT  ? BUNDLE_ABSENT
+		           : errno == ELOOP ? "a symbolic link"
+		                            : strerror(errno);
 		return -1;
 	}
 	if (fstat(fd, &stat) != 0 || !S_ISREG(stat.st_mode))

@@ -696,6 +696,8 @@ captured_vault_reads_no_other_files(void **state)
 		{ "/etc/ipsec.secrets", "/etc/pass*", "neither beside" },
 		{ "/etc/ipsec.secrets", "/etc/ipsec.d/no/x", "no such file" },
 		{ "/etc/ipsec.secrets", "/etc/no.secrets", "no such file" },
+		{ "/etc/ipsec.secrets", "%s/link.secrets", "a symbolic link" },
+		{ NULL, "%s/link.secrets", NULL }, /* in root's directory */
 		{ "/ipsec.secrets", "/etc/passwd", "neither beside" },
 		{ "ipsec.secrets", "/etc/passwd", "neither beside" },
 		{ "/usr/local/etc/ipsec.secrets", "/usr/local/etc/x",
@@ -704,11 +706,14 @@ captured_vault_reads_no_other_files(void **state)
 		    "no such file" },
 	};
 	struct scene s;
+	char linked[96];
 	size_t i;
 
 	(void)state;
 	scene_init(&s);
 	write_file(&s, "a.inc", "@gw : PSK \"x y z\"\n");
+	snprintf(linked, sizeof(linked), "%s/link.secrets", s.dir);
+	assert_int_equal(symlink("/etc/passwd", linked), 0);
 	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
 		const struct vault_link_events events = { on_loaded, on_closed,
 			&s };
@@ -744,6 +749,7 @@ captured_vault_reads_no_other_files(void **state)
 		ipc_free(ipc);
 		vault_link_free(link);
 	}
+	unlink(linked);
 	scene_fini(&s);
 }
 
