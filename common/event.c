@@ -12,6 +12,7 @@ event_text(enum event_kind kind)
 		[EVENT_CHILD_REKEYED] = "child-rekeyed",
 		[EVENT_CHILD_FAILED] = "child-failed",
 		[EVENT_CHILD_DOWN] = "child-down",
+		[EVENT_STALE] = "stale",
 		[EVENT_PEER_DEAD] = "peer-dead",
 		[EVENT_EXPLAIN] = "explain",
 	};

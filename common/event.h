@@ -21,6 +21,7 @@ enum event_kind {
 	EVENT_CHILD_REKEYED, /* child is the new one */
 	EVENT_CHILD_FAILED,  /* never came up */
 	EVENT_CHILD_DOWN,
+	EVENT_STALE,     /* sa, or child: to be made anew, not renewed; text */
 	EVENT_PEER_DEAD, /* no answers; dpdaction decides. Before IKE_DOWN */
 	EVENT_EXPLAIN    /* text: one block, offered beside configured */
 };

@@ -277,7 +277,7 @@ sa_by_remote_in(struct sadb *db, const struct ident *remote, uint32_t states,
 static bool
 serves(const struct ike_sa *sa, const struct conn *conn)
 {
-	return sa->state == IKE_ESTABLISHED && sa->conn != NULL &&
+	return sa->state == IKE_ESTABLISHED && !sa->stale && sa->conn != NULL &&
 	       conn_allows(conn, sa->engine->version) &&
 	       (sa->conn == conn || conn_same_peer(sa->conn, conn));
 }

@@ -65,7 +65,8 @@ struct ike_sa {
 	struct ident *id_local,
 	    *id_remote; /* owned; remote NULL until proven */
 	struct suite suite;
-	bool weak; /* a suite row above the modern tier */
+	bool weak;  /* a suite row above the modern tier */
+	bool stale; /* it is not renewed: EVENT_STALE */
 
 	struct child_sa *children; /* list by next */
 	size_t child_count;
@@ -102,6 +103,7 @@ struct child_sa {
 	bool initiator;    /* we began the exchange that made it */
 	uint8_t mode;      /* enum policy_mode */
 	bool encap;
+	bool stale;               /* it is not renewed: EVENT_STALE */
 	uint32_t spi_in, spi_out; /* host order; 0 until known */
 	uint32_t reqid;
 	uint32_t replay_window;
@@ -166,7 +168,8 @@ struct ike_sa *sa_by_remote(
  * established once have a remote identity. */
 struct ike_sa *sa_by_remote_in(struct sadb *sadb, const struct ident *remote,
     uint32_t states, struct ike_sa *previous);
-/* An established SA below which a child of conn may live (conn_same_peer). */
+/* An established SA below which a child of conn may live (conn_same_peer), and
+ * that is not stale. */
 struct ike_sa *sa_for_conn(struct sadb *sadb, const struct conn *conn);
 
 void sa_hold(struct ike_sa *sa);

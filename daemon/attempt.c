@@ -40,9 +40,10 @@ close_unused(struct keep *keep)
 {
 	struct ike_sa *sa = sa_by_serial(keep->keeper->env->sadb, keep->sa);
 
-	if (keep->wanted || keep->sa == 0 || sa == NULL || !sa->initiator ||
-	    sa->state != IKE_ESTABLISHED || sa->child_count > 0 ||
-	    sa->conn == NULL || strcmp(sa->conn->name, keep->conn->name) != 0)
+	if (keep->wanted || keep->anew || keep->sa == 0 || sa == NULL ||
+	    !sa->initiator || sa->state != IKE_ESTABLISHED ||
+	    sa->child_count > 0 || sa->conn == NULL ||
+	    strcmp(sa->conn->name, keep->conn->name) != 0)
 		return;
 	sa_hold(sa);
 	sa->engine->close(sa);
@@ -55,6 +56,7 @@ attempt_failed(struct keep *keep, enum err err, const char *text)
 	struct keeper *keeper = keep->keeper;
 	struct env *env = keeper->env;
 	char reason[REASON_MAX + 1];
+	bool wanted = keep->wanted || keep->anew;
 	uint64_t ms;
 
 	snprintf(
@@ -65,11 +67,10 @@ attempt_failed(struct keep *keep, enum err err, const char *text)
 		keep->alternative++;
 	close_unused(keep);
 	keep_rest(keep, KEEP_DOWN);
-	if ((keep->wanted || (keep->trap && !keep->trapped)) &&
-	    !keeper->closing) {
-		if (keep->wanted && keep->conn->keyingtries != 0 &&
+	if ((wanted || (keep->trap && !keep->trapped)) && !keeper->closing) {
+		if (wanted && keep->conn->keyingtries != 0 &&
 		    keep->tries >= keep->conn->keyingtries) {
-			keep->wanted = false;
+			keep->wanted = keep->anew = false;
 			keep_enter(keep, KEEP_GIVEN_UP);
 			env_log(env, LOG_LEVEL_WARNING,
 			    "%s: given up after %u tries: %s. \"orthrus up "
@@ -371,15 +372,16 @@ attempt_child(struct keep *keep)
 
 	if (keep->child != 0)
 		child = child_by_serial(db, keep->child);
-	if (child != NULL && child->state == CHILD_UP)
+	if (child != NULL && child->state == CHILD_UP && !child->stale &&
+	    !child->sa->stale)
 		return child;
 	if (keep->sa == 0 || (sa = sa_by_serial(db, keep->sa)) == NULL ||
-	    sa->state != IKE_ESTABLISHED)
+	    sa->state != IKE_ESTABLISHED || sa->stale)
 		sa = sa_for_conn(db, keep->conn);
 	if (sa == NULL)
 		return NULL;
 	for (child = sa->children; child != NULL; child = child->next)
-		if (child->state == CHILD_UP &&
+		if (child->state == CHILD_UP && !child->stale &&
 		    strcmp(child->conn->name, keep->conn->name) == 0)
 			return child;
 	return NULL;
@@ -395,8 +397,12 @@ attempt_came_up(struct keep *keep, const struct child_sa *child)
 			keep_queue_leave(keep);
 		keep_enter(keep, KEEP_UP);
 	}
+	keep->anew = false;
 	keep_forget_failure(keep);
 	keep_tell(keep, OK, NULL);
+	if (keep->keeper->stale)
+		timer_set(
+		    keep->keeper->env->timers, &keep->keeper->stale_timer, 0);
 }
 
 /* Up if it is not, without asking why. */
@@ -456,7 +462,7 @@ lost(struct keep *keep)
 	keep_rest(keep, KEEP_DOWN);
 	if (steady)
 		keep->tries = 0;
-	if (!keep->wanted || keep->keeper->closing)
+	if ((!keep->wanted && !keep->anew) || keep->keeper->closing)
 		return;
 	keep_enter(keep, KEEP_WAITING);
 	timer_set(env->timers, &keep->retry,

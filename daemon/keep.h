@@ -41,6 +41,7 @@ struct keep {
 	bool trapped; /* a trap is in the data plane */
 	bool trap;    /* it should be */
 	bool again;   /* dpdaction=restart: at once */
+	bool anew;    /* what it has is stale and gets a successor */
 	unsigned tries;
 	unsigned alternative; /* which of the peer's addresses is next */
 	uint64_t sa, child;   /* serials; 0: none */
@@ -65,6 +66,8 @@ struct keeper {
 	struct keep *queue_first, *queue_last;
 	struct timer queue_timer;
 	struct timer orphan_timer; /* SAs of connections that have gone */
+	struct timer stale_timer;  /* SAs that are not renewed */
+	bool stale;                /* there may be some */
 
 	uint64_t *lost; /* serials of children without keys */
 	size_t lost_count, lost_at;
@@ -91,6 +94,15 @@ void keep_rest(struct keep *keep, enum keep_state state);
 /* Looks at what is true as soon as nothing else runs. */
 void keep_act(struct keep *keep);
 void keep_untrap(struct keep *keep);
+
+/* Serial numbers of all IKE SAs, oldest first: SAs may go while others are
+ * closed; whoever walks looks each one up. The caller frees. NULL: out of
+ * memory, and *count 0. */
+uint64_t *keep_serials(const struct sadb *db, size_t *count);
+
+/* keeper_stale.c: a timer's function; begins successors of what is stale, and
+ * closes what has one, or what nobody here wants again. */
+void keeper_stale(void *keeper);
 
 /* In line for an attempt; see AT_ONCE in attempt.c. */
 void keep_queue_join(struct keep *keep);

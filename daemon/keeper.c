@@ -73,6 +73,10 @@ keeper_event(struct keeper *keeper, const struct event *event)
 	if (event->kind != EVENT_EXPLAIN && orphaned(keeper, event))
 		timer_set(
 		    keeper->env->timers, &keeper->orphan_timer, ORPHAN_MS);
+	if (event->kind == EVENT_STALE) {
+		keeper->stale = true;
+		timer_set(keeper->env->timers, &keeper->stale_timer, 0);
+	}
 	if (keeper->count == 0 || event->conn == NULL)
 		return;
 	/* Others may wait for this IKE SA, or for its failure. */
@@ -116,6 +120,7 @@ keeper_event(struct keeper *keeper, const struct event *event)
 			keep_progress(keep, "%s", event->text);
 		break;
 	case EVENT_IKE_REKEYED:
+	case EVENT_STALE:
 	case EVENT_PEER_DEAD:
 		break;
 	}
@@ -140,6 +145,7 @@ keeper_new(struct env *env, const struct keeper_names *names)
 	map_init(&keeper->by_reqid, seed);
 	timer_init(&keeper->queue_timer, attempt_queue, keeper);
 	timer_init(&keeper->orphan_timer, close_orphans, keeper);
+	timer_init(&keeper->stale_timer, keeper_stale, keeper);
 	keeper->watch = names_new(keeper);
 	if (keeper->watch == NULL) {
 		map_fini(&keeper->by_name);
@@ -180,6 +186,7 @@ keeper_free(struct keeper *keeper)
 	names_free(keeper->watch);
 	timer_stop(env->timers, &keeper->queue_timer);
 	timer_stop(env->timers, &keeper->orphan_timer);
+	timer_stop(env->timers, &keeper->stale_timer);
 	timer_stop(env->timers, &keeper->lost_timer);
 	timer_stop(env->timers, &keeper->closing_timer);
 	map_fini(&keeper->by_name);
@@ -294,9 +301,8 @@ close_below(struct ike_sa *sa, const char *name)
 	return closed;
 }
 
-/* SAs may go while others are closed; whoever walks looks each one up. */
-static uint64_t *
-all_serials(const struct sadb *db, size_t *count)
+uint64_t *
+keep_serials(const struct sadb *db, size_t *count)
 {
 	uint64_t *serials = calloc(db->count + 1, sizeof(*serials));
 	const struct ike_sa *sa;
@@ -312,7 +318,7 @@ close_all(struct keeper *keeper, const char *name)
 {
 	struct sadb *db = keeper->env->sadb;
 	size_t count, closed = 0;
-	uint64_t *serials = all_serials(db, &count);
+	uint64_t *serials = keep_serials(db, &count);
 
 	for (size_t i = 0; i < count; i++) {
 		struct ike_sa *sa = sa_by_serial(db, serials[i]);
@@ -360,7 +366,7 @@ close_orphans(void *arg)
 		    keeper->env->timers, &keeper->orphan_timer, ORPHAN_MS);
 	}
 	free(name);
-	serials = all_serials(db, &count);
+	serials = keep_serials(db, &count);
 	for (size_t i = 0; i < count; i++) {
 		struct ike_sa *sa = sa_by_serial(db, serials[i]);
 
@@ -380,7 +386,7 @@ keeper_down(struct keeper *keeper, const char *name, size_t *closed)
 	struct keep *keep = keep_find(keeper, name);
 
 	if (keep != NULL) {
-		keep->wanted = keep->again = false;
+		keep->wanted = keep->again = keep->anew = false;
 		keep_tell(keep, ERR_CANCELLED, "closed by the administrator");
 		keep_rest(keep, KEEP_DOWN);
 	}
@@ -561,11 +567,11 @@ keeper_shutdown(struct keeper *keeper, uint64_t limit_ms,
 	for (struct keep *keep = keeper->first; keep != NULL;
 	     keep = keep->next) {
 		keep_untrap(keep);
-		keep->wanted = keep->trap = keep->again = false;
+		keep->wanted = keep->trap = keep->again = keep->anew = false;
 		keep_tell(keep, ERR_CANCELLED, "shutting down");
 		keep_rest(keep, KEEP_DOWN);
 	}
-	serials = all_serials(db, &count);
+	serials = keep_serials(db, &count);
 	for (size_t i = 0; i < count; i++) {
 		struct ike_sa *sa = sa_by_serial(db, serials[i]);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/terms.h"
 #include "ikev1/child.h"
 #include "ikev1/info.h"
 #include "ikev1/life.h"
@@ -282,11 +283,21 @@ v1_quick_rekey(struct child_sa *child)
 {
 	struct v1_sa *v1 = v1_current(child->sa);
 	struct env *env = child->sa->env;
-	struct ts local, remote;
+	struct ts_list local, remote;
 	struct conn *conn;
 
 	if (child->state != CHILD_UP || child->rekeyed_by != 0)
 		return ERR_WRONG_STATE;
+	/* RFC 2409 5.5: a Quick Mode has the selectors that it has. What the
+	 * connection does not allow any more gets another one. */
+	local.count = remote.count = 1;
+	local.item[0] = child->ts_local.item[0];
+	remote.item[0] = child->ts_remote.item[0];
+	v1_select_here(child->sa, child->mode, &local.item[0], &remote.item[0]);
+	if (!terms_child(child, &local, &remote)) {
+		terms_end_child(child);
+		return OK;
+	}
 	/* Until one of them has worked, or the child expires. */
 	timer_set(env->timers, &child->rekey_timer, RETRY_MS);
 	if (v1 == NULL)
@@ -297,10 +308,6 @@ v1_quick_rekey(struct child_sa *child)
 			return OK; /* under way */
 	/* What is in force under the same name counts from now on. */
 	conn = conn_now(env->policy, child->conn, 1);
-	local = child->ts_local.item[0];
-	remote = child->ts_remote.item[0];
-	if (!v1_select_fits(&v1->ike, conn, &local, &remote))
-		conn = child->conn;
 	return start(v1, conn, &child->ts_local.item[0],
 	    &child->ts_remote.item[0], child->serial);
 }

@@ -192,16 +192,23 @@ replace_addr(struct ts *ts, const struct addr *addr)
 	ts->first = ts->last = *addr;
 }
 
+void
+v1_select_here(
+    const struct ike_sa *sa, uint8_t mode, struct ts *local, struct ts *remote)
+{
+	if (mode == MODE_TRANSPORT && (sa->nat_local || sa->nat_remote)) {
+		replace_addr(local, &sa->local.addr);
+		replace_addr(remote, &sa->remote.addr);
+	}
+}
+
 bool
 v1_select_fits(struct ike_sa *sa, const struct conn *conn, struct ts *local,
     struct ts *remote)
 {
 	struct ts_list ours, theirs, one = { .count = 1 }, other = one;
 
-	if (conn->mode == MODE_TRANSPORT && (sa->nat_local || sa->nat_remote)) {
-		replace_addr(local, &sa->local.addr);
-		replace_addr(remote, &sa->remote.addr);
-	}
+	v1_select_here(sa, conn->mode, local, remote);
 	conn_ts(&conn->local, &sa->local.addr, &ours);
 	conn_ts(&conn->remote, &sa->remote.addr, &theirs);
 	one.item[0] = *local;

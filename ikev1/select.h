@@ -27,9 +27,13 @@ v1_select_of(const struct msg *msg, struct ts *initiator, struct ts *responder);
 /* Connections that an established SA may serve, its own first; borrowed. */
 size_t v1_select_conns(struct ike_sa *sa, struct conn *found[static V1_CONNS]);
 
+/* In transport mode behind NAT, the outer addresses take the places of the
+ * others (RFC 3947 5.2 leaves them unusable). */
+void v1_select_here(
+    const struct ike_sa *sa, uint8_t mode, struct ts *local, struct ts *remote);
+
 /* Does the peer's proposal (remote, local as seen from us) lie within conn's
- * selectors? In transport mode behind NAT, addresses are replaced by the outer
- * ones first, in place (RFC 3947 5.2 leaves them unusable). */
+ * selectors? v1_select_here() is applied first, in place. */
 bool v1_select_fits(struct ike_sa *sa, const struct conn *conn,
     struct ts *local, struct ts *remote);
 

@@ -239,13 +239,20 @@ v2_auth_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	return v2_wait(x);
 }
 
-/* RFC 7296 2.4: only where it is true. */
+/* RFC 7296 2.4: only where it is true. A peer that may have any identity is
+ * known by its address. */
 static bool
 first_contact(const struct ike_sa *sa, const struct ident *peer)
 {
+	const struct ike_sa *other = sa->env->sadb->first;
+
 	if (peer != NULL)
 		return sa_by_remote(sa->env->sadb, peer, NULL) == NULL;
-	return sa_for_conn(sa->env->sadb, sa->conn) == NULL;
+	while (other != NULL &&
+	       (other->state != IKE_ESTABLISHED ||
+	           !addr_equal(&other->remote.addr, &sa->remote.addr)))
+		other = other->next;
+	return other == NULL;
 }
 
 enum verdict

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/terms.h"
 #include "ikev2/task.h"
 #include "kernel/install.h"
 
@@ -53,12 +54,20 @@ v2_child_drop(struct child_sa *child)
 	child_kill(child, OK, false, NULL);
 }
 
-/* A live SA keeps its old policy until it is rekeyed; from then on, what is in
- * force under the same name counts. */
 struct conn *
-v2_child_conn(const struct ike_sa *sa, const struct child_sa *old)
+v2_child_conn(const struct ike_sa *sa, struct conn *conn)
 {
-	return conn_now(sa->env->policy, old->conn, 2);
+	return conn_now(sa->env->policy, conn, 2);
+}
+
+void
+v2_child_end_terms(struct child_sa *child)
+{
+	/* It goes with its IKE SA, where that is not allowed either. */
+	if (terms_sa(child->sa))
+		terms_end_child(child);
+	else
+		terms_end_sa(child->sa, TERMS_PEER);
 }
 
 /* Transport mode and NAT (RFC 7296 2.23.1) -------------------------------- */
@@ -232,8 +241,8 @@ enum verdict
 v2_child_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct conn *conn = x->task->conn;
 	struct child_sa *old = NULL;
+	struct conn *conn;
 	enum err err;
 
 	(void)msg;
@@ -242,8 +251,12 @@ v2_child_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		old = v2_child_old(x);
 		if (!v2_child_rekeyable(x, old))
 			return IGNORE;
-		conn = v2_child_conn(sa, old);
+		if (!terms_child(old, &old->ts_local, &old->ts_remote)) {
+			v2_child_end_terms(old);
+			return IGNORE;
+		}
 	}
+	conn = v2_child_conn(sa, old != NULL ? old->conn : x->task->conn);
 	x->group = pfs_group(x, conn);
 	err = v2_nonce_draw(sa->env, &x->nonce_i);
 	if (err == OK && x->group != NULL)
@@ -597,13 +610,17 @@ begin_anew(struct v2_exchange *x, struct child_sa *old)
 {
 	struct ike_sa *sa = x->x.sa;
 	struct conn *conn;
+	bool allowed;
 
 	if (!v2_child_rekeyable(x, old))
 		return;
-	conn = conn_ref(v2_child_conn(sa, old));
-	sa_log(sa, LOG_LEVEL_INFO, "the peer has lost the child; a new one");
+	allowed = terms_child(old, &old->ts_local, &old->ts_remote);
+	conn = conn_ref(v2_child_conn(sa, old->conn));
+	sa_log(sa, LOG_LEVEL_INFO, "the peer has lost the child%s",
+	    allowed ? "; a new one" : "");
 	child_kill(old, ERR_NOT_FOUND, true, "the peer has lost it");
-	v2_task_add(v2_of(sa), WANT_CHILD, NULL, conn, NULL);
+	if (allowed)
+		v2_task_add(v2_of(sa), WANT_CHILD, NULL, conn, NULL);
 	conn_unref(conn);
 }
 

@@ -26,8 +26,11 @@ bool v2_child_in_auth(const struct v2_exchange *x);
 /* A child with its timers, as x->child. NULL: out of memory. */
 struct child_sa *
 v2_child_make(struct v2_exchange *x, struct conn *conn, bool initiator);
-/* The connection that a successor of old gets; borrowed. */
-struct conn *v2_child_conn(const struct ike_sa *sa, const struct child_sa *old);
+/* The connection that a child of conn, or the successor of one, gets: what is
+ * in force under its name. Borrowed. */
+struct conn *v2_child_conn(const struct ike_sa *sa, struct conn *conn);
+/* What is in force does not allow child any more (common/terms). */
+void v2_child_end_terms(struct child_sa *child);
 /* RFC 7296 2.23.1: transport mode's selectors as our policy knows them. ERR_TS
  * where they name more than one address. */
 enum err v2_child_undo_nat(const struct ike_sa *sa, struct ts_list *local,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/explain.h"
+#include "common/terms.h"
 #include "ikev2/auth.h"
 #include "ikev2/child.h"
 #include "ikev2/init.h"
@@ -145,8 +146,10 @@ narrow(const struct ike_sa *sa, const struct conn *conn,
 	    (err == OK && ts_list_within(&old->ts_local, &wish->ts_local) &&
 	        ts_list_within(&old->ts_remote, &wish->ts_remote)))
 		return err;
-	/* RFC 7296 2.9.2: the policy may have changed since, but a rekeyed
-	 * child is never narrower than the old one. */
+	/* RFC 7296 2.9.2: the address that a dynamic selector stands for may
+	 * have changed since, but a rekeyed child is never narrower than the
+	 * old one. What the policy does not allow any more has not come here.
+	 */
 	err = ts_narrow(&local, &old->ts_local, &wish->ts_local);
 	if (err == OK)
 		err = ts_narrow(&remote, &old->ts_remote, &wish->ts_remote);
@@ -177,8 +180,13 @@ choose_conn(struct v2_exchange *x, struct wish *wish, struct conn **conn)
 	enum err err, first = OK;
 	size_t i;
 
+	if (old != NULL && !terms_child(old, &old->ts_local, &old->ts_remote)) {
+		/* RFC 7296 2.9.2: not rekeyed, and not narrowed either. */
+		v2_child_end_terms(old);
+		return ERR_TS;
+	}
 	if (old != NULL) {
-		*conn = v2_child_conn(sa, old);
+		*conn = v2_child_conn(sa, old->conn);
 		return try_conn(x, *conn, old, wish);
 	}
 	err = v2_auth_conns(sa, &conns);

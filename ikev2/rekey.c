@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/explain.h"
+#include "common/terms.h"
 #include "ikev2/task.h"
 #include "ikev2/v2.h"
 
@@ -127,6 +128,12 @@ v2_rekey_i_begin(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	enum err err;
 
 	(void)msg;
+	if (sa->stale)
+		return IGNORE;
+	if (!terms_sa(sa)) {
+		terms_end_sa(sa, TERMS_PEER);
+		return IGNORE;
+	}
 	err = make_heir(x, true, 0);
 	if (err == OK)
 		err = v2_nonce_draw(sa->env, &x->nonce_i);
@@ -356,6 +363,12 @@ v2_rekey_i_refused(
 		v2_task_again(v2_of(sa), task, AGAIN_MS);
 		return DONE;
 	}
+	/* RFC 7296 4: one that does not rekey wants a new IKE SA. */
+	if (error != NULL && error->kind == KIND_N_NO_ADDITIONAL_SAS &&
+	    !v2_of(sa)->close_later) {
+		terms_end_sa(sa, "the peer answered NO_ADDITIONAL_SAS");
+		return DONE;
+	}
 	return fsm_fail(exchange, ERR_PEER, 0,
 	    "IKE rekey refused: the peer answered %s (%u)",
 	    error == NULL ? "nothing" : kind_text((enum kind)error->kind),
@@ -473,6 +486,10 @@ v2_rekey_r_choose(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 
 	if (why != NULL)
 		return refuse(x, ERR_WRONG_STATE, N_TEMPORARY_FAILURE, why);
+	/* RFC 7296 4: the answer that asks for a new IKE SA in its place. Our
+	 * own time for it comes, too. */
+	if (!terms_sa(sa))
+		return refuse(x, ERR_REFUSED, N_NO_ADDITIONAL_SAS, TERMS_PEER);
 	err = choose(x, msg);
 	if (err == ERR_NO_PROPOSAL)
 		return refuse(x, err, N_NO_PROPOSAL_CHOSEN, err_text(err));
