@@ -14,6 +14,7 @@
 
 #define PAIRS_MAX  64    /* Quick Modes begun at once for one connection */
 #define RETRY_MS   30000 /* after a renewal that failed */
+#define TURN_MS    4000  /* for Quick Modes without an answer, others wait */
 #define NATOA_ADDR 4     /* offset of the address in NAT-OA (RFC 3947 5.2) */
 
 /* Small things ---------------------------------------------------------- */
@@ -182,6 +183,82 @@ v1_quick_natoa_read(
 
 /* Beginning ------------------------------------------------------------- */
 
+static bool
+is_ours(const struct exchange *x)
+{
+	return x->type == EXCH_QUICK && x->role == ROLE_INITIATOR &&
+	       v1_exchange((struct exchange *)x)->quick != NULL;
+}
+
+/* The one that has waited longest for its turn, or NULL. */
+static struct v1_exchange *
+next_turn(const struct v1_sa *v1)
+{
+	struct v1_exchange *next = NULL;
+
+	for (struct exchange *x = v1->ike.exchanges; x != NULL; x = x->next) {
+		struct v1_exchange *one = v1_exchange(x);
+
+		if (is_ours(x) && one->quick->begun_ms == 0 &&
+		    (next == NULL || one->quick->child < next->quick->child))
+			next = one;
+	}
+	return next;
+}
+
+/* Interop: strongSwan keeps the IVs of the three newest exchanges of phase 2
+ * and cannot read what belongs to older ones. A batch of ours must be through
+ * before the next begins, and one IV is left for an Informational. */
+static bool
+may_begin(struct v1_sa *v1)
+{
+	uint64_t now = env_now(v1->ike.env);
+	bool under_way = false;
+
+	for (struct exchange *x = v1->ike.exchanges; x != NULL; x = x->next)
+		if (is_ours(x) && v1_exchange(x)->quick->begun_ms != 0 &&
+		    now < v1_exchange(x)->quick->begun_ms + TURN_MS)
+			under_way = true;
+	if (!under_way)
+		v1->batch = 0;
+	return v1->batch < V1_QUICK_BATCH;
+}
+
+static void
+take_turns(struct v1_sa *v1)
+{
+	struct v1_exchange *x;
+
+	sa_hold(&v1->ike);
+	while ((x = next_turn(v1)) != NULL) {
+		if (v1->ike.state != IKE_ESTABLISHED || !may_begin(v1)) {
+			timer_set(v1->ike.env->timers, &x->linger, TURN_MS);
+			break;
+		}
+		v1->batch++;
+		x->quick->begun_ms = env_now(v1->ike.env) + 1;
+		timer_stop(v1->ike.env->timers, &x->linger);
+		fsm_begin(&v1_fsm, &x->x, v1_rule_quick_begin());
+	}
+	sa_release(&v1->ike);
+}
+
+void
+v1_quick_turn(struct v1_exchange *x)
+{
+	take_turns(v1_sa(x->x.sa));
+}
+
+/* One is through: whose turn is it? */
+static void
+pass_on(struct v1_sa *v1)
+{
+	struct v1_exchange *x = next_turn(v1);
+
+	if (x != NULL)
+		timer_set(v1->ike.env->timers, &x->linger, 0);
+}
+
 static enum err
 start(struct v1_sa *v1, struct conn *conn, const struct ts *local,
     const struct ts *remote, uint64_t rekeys)
@@ -212,7 +289,7 @@ start(struct v1_sa *v1, struct conn *conn, const struct ts *local,
 	x->quick->rekeys = rekeys;
 	x->quick->local = *local;
 	x->quick->remote = *remote;
-	fsm_begin(&v1_fsm, &x->x, v1_rule_quick_begin());
+	take_turns(v1);
 	return child_by_serial(sa->env->sadb, serial) != NULL ? OK
 	                                                      : ERR_REFUSED;
 }
@@ -626,6 +703,7 @@ v1_quick_moved(struct v1_sa *v1, struct v1_exchange *x)
 	v1_quick_free(x->quick);
 	x->quick = NULL;
 	timer_set(v1->ike.env->timers, &x->linger, V1_LINGER_MS);
+	pass_on(v1);
 }
 
 /* The Quick Mode fails, and its child with it; what it was to renew is tried
@@ -634,8 +712,10 @@ static void
 fail(struct v1_exchange *x, enum err err, bool by_peer, const char *text)
 {
 	struct child_sa *child = v1_quick_child(x);
+	struct v1_sa *v1 = v1_sa(x->x.sa);
 
 	exchange_end(&x->x);
+	pass_on(v1);
 	if (child != NULL)
 		v1_child_kill(child, err, by_peer, text);
 }

@@ -1,9 +1,10 @@
 /*
  * quick: Quick Mode (RFC 2409 5.5, RFC 2407 4.4 and 4.5, RFC 3947 5).
  *
- * Any number at once, each with a message ID, an IV and a child of its own. A
- * Quick Mode carries one selector a side: a connection with several gets one
- * Quick Mode for each pair. Order of installation: the responder's inbound SA
+ * Any number of the peer's at once and two of ours, each with a message ID, an
+ * IV and a child of its own; more of ours wait for their turn. A Quick Mode
+ * carries one selector a side: a connection with several gets one Quick Mode
+ * for each pair. Order of installation: the responder's inbound SA
  * before QM2 and outbound SA on QM3, the initiator's both before QM3.
  */
 #ifndef IKEV1_QUICK_H
@@ -20,6 +21,8 @@ enum err v1_quick_rekey(struct child_sa *child);
 /* The peer refused a Quick Mode of ours: that of the child with this inbound
  * SPI, or, with spi 0 or an unknown one, the only one that awaits QM2. */
 void v1_quick_refused(struct v1_sa *v1, uint32_t spi, const char *text);
+/* It has waited for its turn: begins it, if nothing stands in the way. */
+void v1_quick_turn(struct v1_exchange *x);
 /* No answer after the last try. */
 void v1_quick_timeout(struct v1_exchange *x);
 /* The exchange that negotiates a child, or NULL. */

@@ -28,6 +28,7 @@
 #define V1_MESSAGE_MAX 4096 /* octets of a message of ours */
 #define V1_CONNS       256  /* connections looked at for one peer */
 #define V1_QUICK_MAX   64   /* Quick Modes of the peer at once, per SA */
+#define V1_QUICK_BATCH 2    /* Quick Modes of ours at once, per SA */
 #define V1_CHILDREN    512  /* below one SA: the peer gets no more */
 #define V1_SEEN_MAX    256  /* message IDs remembered, per SA */
 #define V1_LINGER_MS                                                           \
@@ -100,6 +101,7 @@ struct v1_sa {
 	bool contacted;   /* an INITIAL-CONTACT was obeyed: once only */
 	bool dpd_in_known;
 	uint8_t refused; /* an error notify that anybody may have sent, or 0 */
+	uint8_t batch; /* Quick Modes of ours begun since none was under way */
 	uint32_t dpd_out, dpd_in; /* sequence numbers, RFC 3706 5.4 */
 	uint32_t dpd_first;       /* our first one */
 	uint32_t dpd_acked;       /* the last one that was acknowledged */
@@ -119,7 +121,8 @@ struct v1_quick {
 	struct kex *kex;
 	struct secret shared; /* with PFS */
 	struct ts local, remote;
-	bool ids; /* identities stand in the messages */
+	uint64_t begun_ms; /* initiator; 0: waits for its turn */
+	bool ids;          /* identities stand in the messages */
 	bool natoa;
 	/* Responder. */
 	struct v1_transform chosen; /* its views borrow from the message */

@@ -68,7 +68,13 @@ sa_free(struct ike_sa *sa)
 static void
 linger_over(void *arg)
 {
-	exchange_end(arg);
+	struct v1_exchange *x = arg;
+
+	if (x->quick != NULL && x->quick->begun_ms == 0 &&
+	    x->x.role == ROLE_INITIATOR)
+		v1_quick_turn(x);
+	else
+		exchange_end(&x->x);
 }
 
 struct v1_exchange *

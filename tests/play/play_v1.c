@@ -251,7 +251,89 @@ test_both_begin(void **state)
 	}
 }
 
-/* Several selectors a side: a Quick Mode for each pair, all at once. */
+/* The Quick Modes that left begins, and those that right has answered. */
+struct turns {
+	uint32_t begun[16], answered[16], deaf;
+	unsigned begun_count, answered_count, most;
+};
+
+static bool
+note(uint32_t *ids, unsigned *count, uint32_t id)
+{
+	for (unsigned i = 0; i < *count; i++)
+		if (ids[i] == id)
+			return false;
+	assert_true(*count < 16);
+	ids[(*count)++] = id;
+	return true;
+}
+
+static bool
+on_turn(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct turns *turns = arg;
+	uint32_t id = (uint32_t)octets[20] << 24 | (uint32_t)octets[21] << 16 |
+	              (uint32_t)octets[22] << 8 | octets[23];
+
+	(void)packet;
+	if (octets[18] != 32) /* Quick Mode */
+		return true;
+	if (from == play->gateway[0]) {
+		note(turns->begun, &turns->begun_count, id);
+		if (turns->begun_count - turns->answered_count > turns->most)
+			turns->most =
+			    turns->begun_count - turns->answered_count;
+		return true;
+	}
+	if (id == turns->deaf)
+		return false;
+	/* The first one that it answers is lost for good, if so wished. */
+	if (turns->deaf == 1) {
+		turns->deaf = id;
+		return false;
+	}
+	note(turns->answered, &turns->answered_count, id);
+	return true;
+}
+
+/* Interop: strongSwan follows three exchanges of phase 2 at a time. And one
+ * without an answer does not keep the others waiting for long. */
+static void
+test_quick_modes_in_turn(void **state)
+{
+	const char *problem;
+	struct ts ts;
+
+	(void)state;
+	for (uint32_t deaf = 0; deaf < 2; deaf++) {
+		struct turns turns = { .deaf = deaf };
+		struct pair pair;
+
+		begin(&pair, 9);
+		for (unsigned i = 2; i < 7; i++) {
+			char text[32];
+
+			snprintf(text, sizeof(text), "10.1%u.0.0/16", i);
+			assert_int_equal(ts_parse(&ts, text, &problem), OK);
+			ts_list_add(
+			    &pair.left->building[0]->local.subnets, &ts);
+			ts_list_add(
+			    &pair.right->building[0]->remote.subnets, &ts);
+		}
+		pair.play->tap = on_turn;
+		pair.play->tap_arg = &turns;
+		assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+		play_run(pair.play, 12000);
+		assert_int_equal(turns.begun_count, 6);
+		assert_int_equal(turns.most, 2 + deaf);
+		assert_int_equal(
+		    gateway_child_count(pair.left, "net"), 6 - deaf);
+		play_free(pair.play);
+	}
+}
+
+/* Several selectors a side: a Quick Mode for each pair. */
 static void
 test_many_quick_modes(void **state)
 {
@@ -1425,6 +1507,7 @@ main(void)
 		cmocka_unit_test(test_ipv6),
 		cmocka_unit_test(test_weather),
 		cmocka_unit_test(test_both_begin),
+		cmocka_unit_test(test_quick_modes_in_turn),
 		cmocka_unit_test(test_many_quick_modes),
 		cmocka_unit_test(test_two_connections),
 		cmocka_unit_test(test_nat),
