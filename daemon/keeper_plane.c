@@ -166,6 +166,8 @@ keeper_lost(struct env *env)
 	env_log(env, LOG_LEVEL_WARNING,
 	    "the data plane lost its keys: %zu child SAs are negotiated anew",
 	    count);
+	/* The loss before may not be made good yet. */
+	timer_stop(env->timers, &keeper->lost_timer);
 	timer_init(&keeper->lost_timer, lost_run, keeper);
 	timer_set(env->timers, &keeper->lost_timer, 0);
 }

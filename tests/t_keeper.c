@@ -968,6 +968,8 @@ test_lost(void **state)
 	    make("b", "192.0.2.1", AUTO_START));
 	pass(1000);
 	assert_int_equal(world->children, 1);
+	/* Once more before the first loss is dealt with. */
+	keeper_lost(&world->env);
 	keeper_lost(&world->env);
 	pass(100);
 	assert_int_equal(world->children, 3);
