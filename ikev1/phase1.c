@@ -511,6 +511,7 @@ write_ke(struct v1_out *out, struct v1_sa *v1)
 	    &out->wire, P1_NONCE, view_of(main->own_nonce, VAULT_NONCE));
 	if (v1->vendors & V1_VENDOR_NATT)
 		natd_write(out, &v1->ike);
+	vendors_write(&out->wire, main->late);
 }
 
 enum verdict
@@ -530,6 +531,7 @@ take_ke(struct v1_sa *v1, struct v1_exchange *x, const struct msg *msg)
 	struct v1_main *main = v1->main;
 	struct view public = msg_payload(msg, KIND_KE, 0)->body;
 	struct view nonce = msg_payload(msg, KIND_NONCE, 0)->body;
+	uint32_t late;
 
 	if (nonce.len < V1_NONCE_MIN || nonce.len > V1_NONCE_MAX)
 		return fsm_fail(&x->x, ERR_SYNTAX, 0,
@@ -548,6 +550,13 @@ take_ke(struct v1_sa *v1, struct v1_exchange *x, const struct msg *msg)
 	memcpy(main->peer_nonce, nonce.at, nonce.len);
 	main->peer_nonce_len = (uint16_t)nonce.len;
 	natd_read(v1, x, msg);
+	/* Interop: Cisco announces DPD here (RFC 3706 5.1 leaves the message
+	 * open); a responder that has not done so yet answers with it. NAT-T
+	 * is agreed upon in the first two messages (RFC 3947 3.1). */
+	late = vendors_read(msg) & V1_VENDOR_DPD & ~v1->vendors;
+	v1->vendors |= late;
+	if (!v1->ike.initiator)
+		main->late = late;
 	return DONE;
 }
 

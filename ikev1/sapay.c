@@ -270,15 +270,27 @@ transforms_read(struct v1_sapay *sapay, struct proposal_header *proposal,
 	return OK;
 }
 
+/* RFC 2408 4.2: proposals of one number, wherever they stand, are wanted
+ * together, as AH and ESP would be, or ESP and IPCOMP. We do one protocol only:
+ * half of what was asked for is nothing. */
+static void
+void_bundle(struct v1_sapay *sapay, struct proposal_header *proposal)
+{
+	for (size_t i = 0; i < sapay->count; i++)
+		if (sapay->item[i].proposal == proposal->number)
+			sapay->item[i].usable = false;
+	proposal->usable = false;
+}
+
 enum err
 v1_sapay_read(
     struct v1_sapay *sapay, struct view body, enum ipsec_protocol protocol)
 {
 	struct proposal_header proposal;
+	bool numbers[UINT8_MAX + 1] = { false };
 	uint32_t doi, situation;
-	int number = -1;
+	unsigned count = 0;
 	bool last = false;
-	size_t first = 0;
 	enum err err;
 
 	sapay->count = 0;
@@ -290,18 +302,11 @@ v1_sapay_read(
 		err = proposal_take(&body, &last, protocol, &proposal);
 		if (err != OK)
 			return err;
-		/* RFC 2408 4.2: proposals of one number are wanted together,
-		 * as AH and ESP would be. We do one protocol only. */
-		if (number >= 0 && protocol == PROTO_IKE)
+		if (count++ > 0 && protocol == PROTO_IKE)
 			return ERR_SYNTAX; /* RFC 2409 5: one proposal */
-		if (proposal.number == number) {
-			for (size_t i = first; i < sapay->count; i++)
-				sapay->item[i].usable = false;
-			proposal.usable = false;
-		} else {
-			first = sapay->count;
-		}
-		number = proposal.number;
+		if (numbers[proposal.number])
+			void_bundle(sapay, &proposal);
+		numbers[proposal.number] = true;
 		err = transforms_read(sapay, &proposal, protocol);
 		if (err != OK)
 			return err;
@@ -522,6 +527,8 @@ transform_equal(const struct v1_transform *a, const struct v1_transform *b)
 	       a->kilobytes == b->kilobytes;
 }
 
+/* RFC 2408 4.2: the answer must be one of our transforms; that it keeps their
+ * numbers is a courtesy (SHOULD). */
 enum err
 v1_sapay_accept(const struct v1_sapay *offered, const struct v1_sapay *answer,
     const struct v1_transform **chosen)
@@ -530,16 +537,11 @@ v1_sapay_accept(const struct v1_sapay *offered, const struct v1_sapay *answer,
 
 	if (answer->count != 1 || !given->usable)
 		return ERR_NO_PROPOSAL;
-	for (size_t i = 0; i < offered->count; i++) {
-		const struct v1_transform *ours = &offered->item[i];
-
-		if (ours->number == given->number &&
-		    ours->proposal == given->proposal &&
-		    transform_equal(ours, given)) {
-			*chosen = ours;
+	for (size_t i = 0; i < offered->count; i++)
+		if (transform_equal(&offered->item[i], given)) {
+			*chosen = &offered->item[i];
 			return OK;
 		}
-	}
 	return ERR_NO_PROPOSAL;
 }
 

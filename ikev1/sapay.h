@@ -75,9 +75,9 @@ size_t v1_sapay_offers(const struct v1_sapay *sapay,
 void v1_sapay_answer(
     struct buf *buf, const struct v1_transform *chosen, uint32_t spi);
 
-/* The transform of offered that the answer names: ERR_NO_PROPOSAL unless the
- * answer holds exactly one, with the numbers of one of ours and equal
- * attributes (RFC 2409 5: altered attributes are rejected). */
+/* The transform of offered that the answer repeats, under whatever number:
+ * ERR_NO_PROPOSAL unless the answer holds exactly one, and one of ours has the
+ * same attributes (RFC 2409 5: altered attributes are rejected). */
 enum err v1_sapay_accept(const struct v1_sapay *offered,
     const struct v1_sapay *answer, const struct v1_transform **chosen);
 

@@ -80,6 +80,7 @@ struct v1_main {
 	unsigned chosen;       /* the candidate whose keys opened the message */
 	unsigned failures;     /* MM5s that no candidate opened */
 	uint64_t try_at_ms;    /* no further one is looked at before */
+	uint32_t late;         /* enum vendors that the peer announced in MM3 */
 	bool initial_contact;  /* the peer's, to be obeyed when established */
 	struct ident *claimed; /* by the peer, not proven yet */
 	bool nobody;           /* ... and no connection's */

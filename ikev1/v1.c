@@ -418,6 +418,17 @@ busy(struct v1_exchange *x)
 	return true;
 }
 
+/* RFC 2408 3: messages are aligned at 4 octets, so that, under protection or
+ * not, padding may follow the last payload. */
+static enum err
+read_clear(struct msg *msg)
+{
+	struct view octets = msg->whole;
+
+	view_skip(&octets, WIRE_HEADER);
+	return wire_payloads_read(msg, 1, msg->header.next, octets, true);
+}
+
 static void
 receive_main(struct v1_sa *v1, const struct packet *packet,
     const struct wire_header *header, const uint8_t digest[static V1_DIGEST])
@@ -441,10 +452,7 @@ receive_main(struct v1_sa *v1, const struct packet *packet,
 	if (header->flags & FLAG_V1_ENCRYPTION)
 		err = v1_auth_open(v1, x, msg);
 	else
-		err = wire_payloads_read(msg, 1, header->next,
-		    view_of(msg->whole.at + WIRE_HEADER,
-		        msg->whole.len - WIRE_HEADER),
-		    false);
+		err = read_clear(msg);
 	if (err != OK) {
 		strange(sa->env, packet,
 		    err == ERR_AUTH ? COUNTER_PACKETS_FORGED
@@ -601,10 +609,7 @@ receive_info(struct v1_sa *v1, const struct packet *packet,
 	if (msg_new(&msg, packet->octets) != OK)
 		return;
 	if (!(header->flags & FLAG_V1_ENCRYPTION))
-		err = wire_payloads_read(msg, 1, header->next,
-		    view_of(msg->whole.at + WIRE_HEADER,
-		        msg->whole.len - WIRE_HEADER),
-		    false);
+		err = read_clear(msg);
 	else if (v1->keys.octets.len == 0 || header->id == 0)
 		err = ERR_AUTH;
 	else
@@ -679,6 +684,12 @@ v1_receive(struct env *env, const struct packet *packet,
 	if (header->spi_i == 0) {
 		strange(env, packet, COUNTER_PACKETS_MALFORMED,
 		    "initiator cookie is zero");
+		return;
+	}
+	/* RFC 2408 3.1: SHOULD never accept a minor version above our own. */
+	if (header->minor != 0) {
+		strange(env, packet, COUNTER_PACKETS_MALFORMED,
+		    "minor version that nobody has defined");
 		return;
 	}
 	if (header->exchange == EXCH_AGGRESSIVE) {

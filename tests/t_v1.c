@@ -515,6 +515,9 @@ test_altered_answer(void **state)
 	v1_sapay_offer_ike(&buf, &ours, &all_usable, 3600);
 	assert_int_equal(v1_sapay_read(&read, buf_done(&buf), PROTO_IKE), OK);
 	for (size_t bit = 0; bit < 8 * buf.len; bit++) {
+		/* RFC 2408 4.2: numbers SHOULD be kept, no more. */
+		if (bit / 8 == 12 || bit / 8 == 20)
+			continue;
 		memcpy(copy, octets, buf.len);
 		copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
 		if (v1_sapay_read(&answer, view_of(copy, buf.len), PROTO_IKE) ==
@@ -562,6 +565,17 @@ test_and_proposals(void **state)
 		assert_int_equal(read.item[0].usable, second == 2);
 		assert_int_equal(read.item[1].usable, second == 2);
 	}
+	/* ESP 1, ESP 2, and then the AH that ESP 1 wants beside it. */
+	buf_put(&buf, esp, sizeof(esp));
+	octets[8] = octets[8 + sizeof(esp)] = 2;
+	octets[8 + 2 * sizeof(esp) + 5] = 2;
+	assert_int_equal(v1_sapay_read(&read, buf_done(&buf), PROTO_ESP), OK);
+	assert_int_equal(read.count, 3);
+	assert_false(read.item[0].usable);
+	assert_true(read.item[1].usable);
+	assert_false(read.item[2].usable);
+	buf.len -= sizeof(esp);
+	octets[8 + sizeof(esp)] = 0;
 	/* RFC 2409 5: one proposal in phase 1. */
 	octets[8 + 5] = octets[8 + sizeof(esp) + 5] = PROTO_IKE;
 	assert_int_equal(
