@@ -58,6 +58,15 @@ on_stray(void *arg, const struct outer_packet *packet)
 	memcpy(room + sizeof(from), packet->octets, packet->len);
 }
 
+static void
+on_gone(void *arg)
+{
+	struct espd *espd = arg;
+
+	log_write(espd->log, LOG_LEVEL_ERROR, "the TUN device is gone");
+	espd->ended(espd->arg);
+}
+
 /* From the parent ------------------------------------------------------- */
 
 static int
@@ -73,7 +82,7 @@ static enum err
 handle_start(void *arg, const struct ipc_frame *frame)
 {
 	struct espd *espd = arg;
-	struct plane_events events = { on_event, on_stray, espd };
+	struct plane_events events = { on_event, on_stray, on_gone, espd };
 	struct outer_sockets sockets;
 	struct userland_start start;
 	size_t at = 1;

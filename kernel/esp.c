@@ -17,6 +17,8 @@
 #define NONCE            12
 #define IV_POOL          256
 #define MAC_MAX          64
+/* Without extended numbers: when a new SA is asked for. */
+#define NEAR_END 0xf0000000u
 
 struct esp_sa {
 	const struct alg *encr, *integ;
@@ -359,6 +361,18 @@ esp_seal(struct esp_sa *sa, uint8_t *payload, size_t len, uint8_t next_header,
 	*sealed = view_of(
 	    packet, SPI_AND_SEQUENCE + sa->encr->iv + total + icv_len(sa));
 	return OK;
+}
+
+bool
+esp_nears_end(const struct esp_sa *sa)
+{
+	return !sa->esn && sa->sequence >= NEAR_END;
+}
+
+void
+esp_begin_at(struct esp_sa *sa, uint64_t sequence)
+{
+	sa->sequence = sequence;
 }
 
 /* Inbound --------------------------------------------------------------- */

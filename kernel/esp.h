@@ -10,6 +10,7 @@
 #ifndef KERNEL_ESP_H
 #define KERNEL_ESP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,14 @@ size_t esp_payload_max(const struct esp_sa *sa, size_t len);
  * used up, ERR_CRYPTO. */
 enum err esp_seal(struct esp_sa *sa, uint8_t *payload, size_t len,
     uint8_t next_header, struct view *sealed);
+
+/* RFC 4303 3.3.3: the sequence numbers will be used up soon, it is time for a
+ * new SA. Never of one with extended numbers. */
+bool esp_nears_end(const struct esp_sa *sa);
+
+/* As if number sequence had just been used (outbound) or was the highest seen
+ * (inbound). For tests: nobody waits for 2^32 packets. */
+void esp_begin_at(struct esp_sa *sa, uint64_t sequence);
 
 /* Opens in place. *payload lies within packet. The window is looked at before
  * decryption and moved after the ICV verified. ERR_SHORT, ERR_SYNTAX

@@ -11,6 +11,7 @@
 #include "common/map.h"
 #include "common/policy.h"
 #include "kernel/esp.h"
+#include "kernel/hold.h"
 #include "kernel/inner.h"
 #include "kernel/spd.h"
 #include "kernel/tun.h"
@@ -48,7 +49,8 @@ struct sa {
 	uint32_t spi, spi_in;
 	uint8_t direction, mode;
 	bool encap;
-	size_t mtu; /* of inner packets, for the path MTU below */
+	bool warned; /* that its sequence numbers come to an end */
+	size_t mtu;  /* of inner packets, for the path MTU below */
 	uint64_t mtu_ms, mapping_ms;
 	uint8_t src_count, dst_count;
 	struct ts ts[]; /* src_count, then dst_count */
@@ -73,6 +75,7 @@ struct plane {
 	struct outer *outer;
 	struct tun_join *join;
 	struct spd *spd;
+	struct hold *hold;
 	struct map in, out, groups;
 	uint8_t *tun_octets; /* one packet of the device */
 	uint8_t *scratch;
@@ -250,6 +253,18 @@ sa_expire(void *arg)
 	plane->events.event(plane->events.arg, &event);
 }
 
+/* Once: it is time for a new SA, and the old one still serves. */
+static void
+sa_warn(struct plane *plane, struct sa *sa)
+{
+	struct kmsg_event event = { .kind = KEVENT_EXPIRE, .hard = false };
+
+	sa->warned = true;
+	event.spi = sa->spi;
+	event.remote = sa->dst;
+	plane->events.event(plane->events.arg, &event);
+}
+
 static void
 sa_take_path(struct sa *sa, const struct kmsg_sa *request)
 {
@@ -396,6 +411,7 @@ policy_remove(struct plane *plane, const struct kmsg_policy *request)
 	if (policy == NULL || policy->reqid != request->reqid)
 		return;
 	spd_remove(plane->spd, &policy->spd);
+	hold_forget(plane->hold, policy);
 	group_put(plane, policy->group);
 	free(policy);
 	plane->stats.policies--;
@@ -420,13 +436,15 @@ policy_sa(struct policy_out *policy, const struct inner *inner)
 	return sa;
 }
 
+/* Asks for an SA, and holds the packet until there is one. */
 static void
-policy_acquire(
-    struct plane *plane, struct policy_out *policy, const struct inner *inner)
+policy_acquire(struct plane *plane, struct policy_out *policy,
+    const struct inner *inner, const uint8_t *octets, size_t len)
 {
 	struct kmsg_event event = { .kind = KEVENT_ACQUIRE };
 	struct ts *local = &event.packet[0], *remote = &event.packet[1];
 
+	hold_keep(plane->hold, policy, policy->reqid, octets, len, now(plane));
 	if (policy->acquired && now(plane) - policy->acquire_ms < ACQUIRE_MS)
 		return;
 	policy->acquired = true;
@@ -440,60 +458,6 @@ policy_acquire(
 		remote->first_port = remote->last_port = inner->dst_port;
 	}
 	plane->events.event(plane->events.arg, &event);
-}
-
-/* Requests -------------------------------------------------------------- */
-
-void
-plane_execute(
-    struct plane *plane, const struct kmsg *request, struct kmsg_answer *answer)
-{
-	struct sa *sa;
-	enum err err = OK;
-
-	memset(answer, 0, sizeof(*answer));
-	answer->sequence = request->sequence;
-	answer->op = request->op;
-	answer->use.idle_ms = UINT64_MAX;
-	switch (request->op) {
-	case KMSG_SPI:
-		answer->spi = request->sa.spi;
-		break;
-	case KMSG_SPI_DROP:
-		break;
-	case KMSG_SA_ADD:
-		err = sa_add(plane, &request->sa);
-		break;
-	case KMSG_SA_REMOVE:
-		sa_free(plane, sa_find(plane, &request->sa));
-		break;
-	case KMSG_SA_MOVE:
-		err = sa_move(plane, &request->sa);
-		break;
-	case KMSG_SA_QUERY:
-		sa = sa_find(plane, &request->sa);
-		if (sa)
-			esp_use(sa->esp, now(plane), &answer->use);
-		else
-			err = ERR_NOT_FOUND;
-		break;
-	case KMSG_POLICY_ADD:
-		/* Inbound packets are held against their SA. */
-		if (request->policy.direction == KMSG_OUT)
-			err = policy_add(plane, &request->policy);
-		break;
-	case KMSG_POLICY_REMOVE:
-		if (request->policy.direction == KMSG_OUT)
-			policy_remove(plane, &request->policy);
-		break;
-	default:
-		err = ERR_SYNTAX;
-		break;
-	}
-	answer->err = (uint8_t)err;
-	if (err != OK)
-		snprintf(
-		    answer->text, sizeof(answer->text), "%s", err_text(err));
 }
 
 /* Outbound -------------------------------------------------------------- */
@@ -593,6 +557,8 @@ seal(struct plane *plane, struct sa *sa, uint8_t *payload, size_t len,
 	esp_used(sa->esp, inner_len, now(plane));
 	outer_send(plane->outer, &sa->path, tos, sealed.len);
 	plane->stats.out++;
+	if (!sa->warned && esp_nears_end(sa->esp))
+		sa_warn(plane, sa);
 	return true;
 }
 
@@ -640,13 +606,13 @@ send_transport(struct plane *plane, struct sa *sa, struct tun_cut *cut)
 }
 
 static void
-take_from_tun(struct plane *plane, size_t len)
+take_from_tun(struct plane *plane, const uint8_t *octets, size_t len)
 {
 	struct policy_out *policy;
 	struct tun_cut cut;
 	struct sa *sa;
 
-	if (tun_cut(&cut, plane->tun_octets, len) != OK) {
+	if (tun_cut(&cut, octets, len) != OK) {
 		plane->stats.malformed++;
 		return;
 	}
@@ -658,7 +624,7 @@ take_from_tun(struct plane *plane, size_t len)
 	sa = policy_sa(policy, &cut.inner);
 	if (sa == NULL) {
 		plane->stats.no_policy++;
-		policy_acquire(plane, policy, &cut.inner);
+		policy_acquire(plane, policy, &cut.inner, octets, len);
 		return;
 	}
 	if (!fits(plane, sa, &cut))
@@ -670,10 +636,24 @@ take_from_tun(struct plane *plane, size_t len)
 }
 
 static void
+flush_out(struct plane *plane)
+{
+	outer_flush(plane->outer);
+	tun_join_flush(plane->join); /* complaints */
+	plane->scratch_used = 0;
+}
+
+static void
+take_held(void *arg, const uint8_t *octets, size_t len)
+{
+	take_from_tun(arg, octets, len);
+}
+
+static void
 tun_readable(void *arg)
 {
 	struct plane *plane = arg;
-	ssize_t len;
+	ssize_t len = 0;
 	unsigned i;
 
 	for (i = 0; i < READS; i++) {
@@ -681,11 +661,15 @@ tun_readable(void *arg)
 		    plane->tun, plane->tun_octets, TUN_HEADER + TUN_PACKET);
 		if (len <= 0)
 			break;
-		take_from_tun(plane, (size_t)len);
+		take_from_tun(plane, plane->tun_octets, (size_t)len);
 	}
-	outer_flush(plane->outer);
-	tun_join_flush(plane->join); /* complaints */
-	plane->scratch_used = 0;
+	if (len < 0 && (errno == EBADFD || errno == EIO)) {
+		/* It would stay readable for ever. */
+		loop_watch_read(plane->tun_watch, false);
+		plane->events.gone(plane->events.arg);
+		return;
+	}
+	flush_out(plane);
 }
 
 /* Inbound --------------------------------------------------------------- */
@@ -860,11 +844,71 @@ stray(void *arg, const struct outer_packet *packet)
 	plane->events.stray(plane->events.arg, packet);
 }
 
+/* Requests -------------------------------------------------------------- */
+
 void
-plane_take(struct plane *plane, const struct outer_packet *packet)
+plane_execute(
+    struct plane *plane, const struct kmsg *request, struct kmsg_answer *answer)
 {
-	receive(plane, packet);
-	settled(plane);
+	struct sa *sa;
+	enum err err = OK;
+
+	memset(answer, 0, sizeof(*answer));
+	answer->sequence = request->sequence;
+	answer->op = request->op;
+	answer->use.idle_ms = UINT64_MAX;
+	switch (request->op) {
+	case KMSG_SPI:
+		answer->spi = request->sa.spi;
+		break;
+	case KMSG_SPI_DROP:
+		break;
+	case KMSG_SA_ADD:
+		err = sa_add(plane, &request->sa);
+		if (err == OK && request->sa.direction == KMSG_OUT) {
+			hold_release(plane->hold, request->sa.reqid, now(plane),
+			    take_held, plane);
+			flush_out(plane);
+		}
+		break;
+	case KMSG_SA_REMOVE:
+		sa_free(plane, sa_find(plane, &request->sa));
+		break;
+	case KMSG_SA_MOVE:
+		err = sa_move(plane, &request->sa);
+		break;
+	case KMSG_SA_QUERY:
+		sa = sa_find(plane, &request->sa);
+		if (sa)
+			esp_use(sa->esp, now(plane), &answer->use);
+		else
+			err = ERR_NOT_FOUND;
+		break;
+	case KMSG_POLICY_ADD:
+		/* Inbound packets are held against their SA. */
+		if (request->policy.direction == KMSG_OUT)
+			err = policy_add(plane, &request->policy);
+		break;
+	case KMSG_POLICY_REMOVE:
+		if (request->policy.direction == KMSG_OUT)
+			policy_remove(plane, &request->policy);
+		break;
+	default:
+		err = ERR_SYNTAX;
+		break;
+	}
+	answer->err = (uint8_t)err;
+	if (err != OK)
+		snprintf(
+		    answer->text, sizeof(answer->text), "%s", err_text(err));
+}
+
+struct esp_sa *
+plane_esp(const struct plane *plane, const struct kmsg_sa *request)
+{
+	const struct sa *sa = sa_find(plane, request);
+
+	return sa ? sa->esp : NULL;
 }
 
 struct plane_stats
@@ -902,10 +946,11 @@ plane_new(struct loop *loop, struct log *log, int tun,
 	plane->outer = outer_new(loop, &owned, &outer);
 	plane->join = tun_join_new(tun);
 	plane->spd = spd_new();
+	plane->hold = hold_new();
 	plane->tun_octets = malloc(TUN_HEADER + TUN_PACKET);
 	plane->scratch = malloc(SCRATCH);
-	if (plane->outer && plane->join && plane->spd && plane->tun_octets &&
-	    plane->scratch)
+	if (plane->outer && plane->join && plane->spd && plane->hold &&
+	    plane->tun_octets && plane->scratch)
 		plane->tun_watch =
 		    loop_watch(loop, tun, tun_readable, NULL, plane);
 	if (plane->tun_watch)
@@ -942,6 +987,7 @@ plane_free(struct plane *plane)
 	map_each(&plane->in, free_in_map, plane);
 	map_each(&plane->out, free_in_map, plane);
 	spd_free(plane->spd, free_policy);
+	hold_free(plane->hold);
 	map_each(&plane->groups, free_group, NULL);
 	map_fini(&plane->in);
 	map_fini(&plane->out);

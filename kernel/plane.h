@@ -26,6 +26,8 @@ struct plane_events {
 	void (*event)(void *arg, const struct kmsg_event *event);
 	/* What belongs to IKE came to our socket; without the marker. */
 	void (*stray)(void *arg, const struct outer_packet *packet);
+	/* Somebody has removed the device: nothing comes from it any more. */
+	void (*gone)(void *arg);
 	void *arg;
 };
 
@@ -39,9 +41,10 @@ void plane_free(struct plane *plane); /* accepts NULL */
 void plane_execute(struct plane *plane, const struct kmsg *request,
     struct kmsg_answer *answer);
 
-/* ESP that another process received on the NAT-T port. The octets are
- * changed. */
-void plane_take(struct plane *plane, const struct outer_packet *packet);
+/* For tests: the transform of an SA that is there, or NULL. */
+struct esp_sa;
+struct esp_sa *
+plane_esp(const struct plane *plane, const struct kmsg_sa *request);
 
 struct plane_stats {
 	uint64_t out, in;      /* packets that went through an SA */

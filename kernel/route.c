@@ -272,6 +272,21 @@ route_remove(struct route *route, const struct ts *remote)
 	} while (more);
 }
 
+/* From any address: which one is best is known again with the next policy. */
+static void
+tell_again(struct map_node *node, void *arg)
+{
+	route_tell(
+	    arg, RTM_NEWROUTE, map_entry(node, struct prefix, node), NULL);
+}
+
+void
+route_device(struct route *route, int index)
+{
+	route->index = index;
+	map_each(&route->prefixes, tell_again, route);
+}
+
 static void
 make_void(struct map_node *node, void *arg)
 {

@@ -35,6 +35,9 @@ enum err
 route_add(struct route *route, const struct ts *local, const struct ts *remote);
 void route_remove(struct route *route, const struct ts *remote);
 
+/* The device is another one now: all routes are made anew. */
+void route_device(struct route *route, int index);
+
 /* All additions are void, but the routes stay for some time, so that nothing
  * leaves in the clear while new SAs are negotiated. */
 void route_void(struct route *route);

@@ -135,6 +135,15 @@ fail:
 	return ERR_IO;
 }
 
+bool
+tun_alive(int fd)
+{
+	struct ifreq request;
+
+	memset(&request, 0, sizeof(request));
+	return ioctl(fd, TUNGETIFF, &request) == 0;
+}
+
 /* Cutting --------------------------------------------------------------- */
 
 static enum err

@@ -27,6 +27,9 @@
  * as long as the descriptor, wherever it is. ERR_IO with errno. */
 enum err tun_open(int *fd, char name[static 16], int *index);
 
+/* Is the device still there? Whoever may can remove it. */
+bool tun_alive(int fd);
+
 /* Cutting --------------------------------------------------------------- */
 
 /* One packet of the system's, before it is cut. */

@@ -379,6 +379,27 @@ tell_loss(struct userland *userland)
 	userland->backend.event(userland->backend.arg, &event);
 }
 
+/* The device lasts as long as the descriptor, unless somebody removes it. */
+static void
+renew_device(struct userland *userland)
+{
+	int fd, index;
+
+	if (tun_alive(userland->tun))
+		return;
+	if (tun_open(&fd, userland->name, &index) != OK) {
+		log_write(userland->log, LOG_LEVEL_ERROR, "/dev/net/tun: %s",
+		    strerror(errno));
+		return;
+	}
+	close(userland->tun);
+	userland->tun = fd;
+	route_device(userland->route, index);
+	log_write(userland->log, LOG_LEVEL_WARNING,
+	    "the TUN device had been removed; the new one is %s",
+	    userland->name);
+}
+
 enum err
 userland_serve(struct kserve_backend *backend, int fd,
     void (*broken)(void *arg, const char *why), void *arg)
@@ -393,6 +414,7 @@ userland_serve(struct kserve_backend *backend, int fd,
 	    sizeof(rows) / sizeof(rows[0]), link_closed, userland);
 	if (userland->ipc == NULL)
 		return ERR_NOMEM;
+	renew_device(userland);
 	err = send_start(userland);
 	if (err == OK)
 		tell_loss(userland);

@@ -323,6 +323,174 @@ windows(void **state)
 	}
 }
 
+/* A packet with any number, as a peer could send it. */
+static struct view
+seal_at(struct pair *pair, uint64_t number)
+{
+	esp_begin_at(pair->out, number - 1);
+	return seal(pair, 40);
+}
+
+/* RFC 4303 appendix A: the highest number seen is top, and the receiver must
+ * find the high half of number out. */
+static void
+extended(enum alg_id encr, enum alg_id integ, uint32_t window, uint64_t top,
+    int64_t distance)
+{
+	uint64_t number = top + (uint64_t)distance;
+	struct view sealed, payload;
+	enum err expected = OK;
+	uint8_t copy[256];
+	struct pair pair;
+
+	if ((distance < 0 && (uint64_t)-distance >= top) ||
+	    (distance > 0 && number < top))
+		return;
+	if (distance <= -(int64_t)window)
+		expected = ERR_AUTH; /* it looks like one far ahead */
+	open_pair(&pair, encr, integ, true, window);
+	esp_begin_at(pair.in, top);
+	sealed = seal_at(&pair, number);
+	if (expected == OK) {
+		assert_int_equal(open_copy(&pair, sealed, &payload, copy), OK);
+		assert_int_equal(
+		    open_copy(&pair, sealed, &payload, copy), ERR_EXISTS);
+	} else {
+		/* High half 0 has none before it. */
+		assert_int_not_equal(
+		    open_copy(&pair, sealed, &payload, copy), OK);
+		/* And nothing has moved: what was in the window still is. */
+		sealed = seal_at(&pair, top);
+		assert_int_equal(open_copy(&pair, sealed, &payload, copy), OK);
+	}
+	close_pair(&pair);
+}
+
+static void
+extended_numbers(void **state)
+{
+	static const uint32_t windows[] = { 1, 2, 32, 33, 64, 4096 };
+	const int64_t wrap = 1ll << 32;
+	size_t i, j, k, h;
+
+	(void)state;
+	for (i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
+		int64_t n = windows[i];
+		int64_t tops[] = { 1, 2, n - 1, n, n + 1, wrap - n - 1,
+			wrap - n, wrap - n + 1, wrap - 2, wrap - 1 };
+		int64_t far[] = { -n - 1, -n, -n + 1, -1, 0, 1, n - 1, n, n + 1,
+			wrap / 2, wrap - n - 1, wrap - n };
+
+		for (j = 0; j < sizeof(tops) / sizeof(tops[0]); j++)
+			for (k = 0; k < sizeof(far) / sizeof(far[0]); k++)
+				for (h = 0; h < 3; h++) {
+					uint64_t top =
+					    (uint64_t)(tops[j] +
+					               (int64_t)h * wrap);
+
+					if (top == 0)
+						continue;
+					extended(ALG_AES128_GCM16, ALG_NONE,
+					    windows[i], top, far[k]);
+					extended(ALG_AES128_CBC, ALG_SHA256_128,
+					    windows[i], top, far[k]);
+				}
+	}
+}
+
+/* RFC 4303 3.3.3: a counter must not cycle. */
+static void
+exhausted(void **state)
+{
+	struct view sealed;
+	uint8_t copy[256];
+	struct pair pair;
+	unsigned i;
+
+	(void)state;
+	open_pair(&pair, ALG_AES128_GCM16, ALG_NONE, false, 32);
+	assert_false(esp_nears_end(pair.out));
+	sealed = seal_at(&pair, 0xf0000000u);
+	assert_true(esp_nears_end(pair.out));
+	sealed = seal_at(&pair, UINT32_MAX);
+	assert_int_equal(open_copy(&pair, sealed, &sealed, copy), OK);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(
+		    esp_seal(pair.out, pair.octets + ESP_HEAD, 40, 4, &sealed),
+		    ERR_LIMIT);
+	close_pair(&pair);
+	open_pair(&pair, ALG_AES128_GCM16, ALG_NONE, true, 32);
+	sealed = seal_at(&pair, UINT32_MAX);
+	sealed = seal(&pair, 40);
+	/* RFC 4106 3.1: the IV goes on, where the number sent is 0 again. */
+	assert_memory_equal(sealed.at + 4,
+	    ((const uint8_t[]){ 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0 }), 12);
+	assert_false(esp_nears_end(pair.out));
+	sealed = seal_at(&pair, UINT64_MAX);
+	assert_int_equal(
+	    esp_seal(pair.out, pair.octets + ESP_HEAD, 40, 4, &sealed),
+	    ERR_LIMIT);
+	close_pair(&pair);
+}
+
+/* RFC 3602 3: no IV of CBC follows from another. */
+static void
+ivs(void **state)
+{
+	static uint8_t seen[1000][16];
+	struct view sealed;
+	struct pair pair;
+	size_t i, j;
+
+	(void)state;
+	open_pair(&pair, ALG_AES128_CBC, ALG_SHA256_128, false, 32);
+	for (i = 0; i < 1000; i++) {
+		sealed = seal(&pair, 40);
+		memcpy(seen[i], sealed.at + 8, 16);
+		for (j = 0; j < i; j++)
+			assert_memory_not_equal(seen[i], seen[j], 16);
+	}
+	close_pair(&pair);
+}
+
+/* Octets of every length, in a buffer without room behind. */
+static void
+any_length(void **state)
+{
+	static const enum alg_id suites[][2] = { { ALG_AES128_GCM16, ALG_NONE },
+		{ ALG_CHACHA20_POLY1305, ALG_NONE },
+		{ ALG_AES256_CBC, ALG_SHA512_256 },
+		{ ALG_3DES_CBC, ALG_SHA1_96 } };
+	struct view payload;
+	struct pair pair;
+	size_t i, j, len;
+	uint8_t *octets, next_header;
+
+	(void)state;
+	for (i = 0; i < sizeof(suites) / sizeof(suites[0]); i++) {
+		open_pair(&pair, suites[i][0], suites[i][1], i % 2 == 0, 32);
+		for (len = 8; len <= 65535;
+		     len += len == 140 ? 65535 - 180 : 1) {
+			octets = malloc(len);
+			assert_non_null(octets);
+			for (j = 0; j < len; j++)
+				octets[j] = (uint8_t)(j * 11 + 3);
+			assert_int_not_equal(esp_open(pair.in, octets, len,
+			                         &payload, &next_header),
+			    OK);
+			free(octets);
+		}
+		/* None of them has moved the window. */
+		payload = seal(&pair, 40);
+		octets = malloc(payload.len);
+		assert_non_null(octets);
+		assert_int_equal(
+		    open_copy(&pair, payload, &payload, octets), OK);
+		free(octets);
+		close_pair(&pair);
+	}
+}
+
 int
 main(void)
 {
@@ -330,6 +498,10 @@ main(void)
 		cmocka_unit_test(every_suite),
 		cmocka_unit_test(replay_window),
 		cmocka_unit_test(windows),
+		cmocka_unit_test(extended_numbers),
+		cmocka_unit_test(exhausted),
+		cmocka_unit_test(ivs),
+		cmocka_unit_test(any_length),
 		cmocka_unit_test(chacha_vector),
 		cmocka_unit_test(lengths),
 		cmocka_unit_test(refuses),

@@ -14,6 +14,7 @@
 #include "common/alg.h"
 #include "common/loop.h"
 #include "common/policy.h"
+#include "kernel/esp.h"
 #include "kernel/inner.h"
 #include "kernel/plane.h"
 #include "kernel/tun.h"
@@ -30,6 +31,7 @@ struct side {
 	struct endpoint at; /* on the wire */
 	struct kmsg_event event[EVENTS];
 	unsigned events, strays;
+	bool gone;
 };
 
 struct world {
@@ -63,6 +65,14 @@ on_stray(void *arg, const struct outer_packet *packet)
 
 	assert_int_equal(packet->len, 40);
 	side->strays++;
+}
+
+static void
+on_gone(void *arg)
+{
+	struct side *side = arg;
+
+	side->gone = true;
 }
 
 static void
@@ -113,7 +123,7 @@ udp(struct endpoint *at)
 static void
 open_side(struct world *world, struct side *side)
 {
-	struct plane_events events = { on_event, on_stray, side };
+	struct plane_events events = { on_event, on_stray, on_gone, side };
 	struct outer_sockets sockets;
 	int pair[2];
 	unsigned i;
@@ -392,6 +402,42 @@ acquires(void **state)
 	world_free(world);
 }
 
+/* The packet that asked for an SA leaves with it: one of each policy. */
+static void
+holds_the_first(void **state)
+{
+	static uint8_t out[TUN_HEADER + TUN_PACKET];
+	struct world *world = world_new();
+	struct kmsg trap =
+	    policy(&world->b, "10.1.0.0/24", "10.2.0.0/24", true);
+	size_t len = 0;
+
+	(void)state;
+	good(&world->a, trap);
+	good(&world->b, sa(&world->b, &world->a, KMSG_IN, 1000, "10.2.0.0/24",
+	                    "10.1.0.0/24"));
+	send_packet(&world->a, 1, 2, 100);
+	send_packet(&world->a, 1, 2, 200);
+	settle(world);
+	assert_int_equal(world->a.events, 1);
+	/* An SA that is not for it: it asks again, and waits. */
+	good(&world->a, sa(&world->a, &world->b, KMSG_OUT, 999, "10.3.0.0/24",
+	                    "10.2.0.0/24"));
+	settle(world);
+	assert_int_equal(received(&world->b, out, sizeof(out), &len), 0);
+	good(&world->a, sa(&world->a, &world->b, KMSG_OUT, 1000, "10.1.0.0/24",
+	                    "10.2.0.0/24"));
+	settle(world);
+	assert_int_equal(received(&world->b, out, sizeof(out), &len), 1);
+	assert_int_equal(len, TUN_HEADER + 100);
+	/* Once only. */
+	good(&world->a, sa(&world->a, &world->b, KMSG_OUT, 1001, "10.1.0.0/24",
+	                    "10.2.0.0/24"));
+	settle(world);
+	assert_int_equal(received(&world->b, out, sizeof(out), &len), 0);
+	world_free(world);
+}
+
 /* RFC 4301 5.2: what comes out of an SA must be what it is for. */
 static void
 holds_to_selectors(void **state)
@@ -501,6 +547,50 @@ expires(void **state)
 	world_free(world);
 }
 
+/* RFC 4303 3.3.3: a new SA is asked for in time, and the counter never
+ * cycles. */
+static void
+counts_to_the_end(void **state)
+{
+	static uint8_t out[TUN_HEADER + TUN_PACKET];
+	struct world *world = world_new();
+	struct kmsg in = sa(
+	    &world->b, &world->a, KMSG_IN, 1000, "10.2.0.0/24", "10.1.0.0/24");
+	struct kmsg to = sa(
+	    &world->a, &world->b, KMSG_OUT, 1000, "10.1.0.0/24", "10.2.0.0/24");
+	size_t len;
+
+	(void)state;
+	in.sa.esn = to.sa.esn = false;
+	good(&world->b, in);
+	good(&world->a, to);
+	good(&world->a, policy(&world->b, "10.1.0.0/24", "10.2.0.0/24", false));
+	esp_begin_at(plane_esp(world->a.plane, &to.sa), 0xeffffffe);
+	send_packet(&world->a, 1, 2, 100);
+	settle(world);
+	assert_int_equal(world->a.events, 0);
+	send_packet(&world->a, 1, 2, 100);
+	send_packet(&world->a, 1, 2, 100);
+	settle(world);
+	assert_int_equal(world->a.events, 1); /* once */
+	assert_int_equal(world->a.event[0].kind, KEVENT_EXPIRE);
+	assert_false(world->a.event[0].hard);
+	assert_int_equal(world->a.event[0].spi, 1000);
+	assert_true(endpoint_equal(&world->a.event[0].remote, &world->b.at));
+	esp_begin_at(plane_esp(world->a.plane, &to.sa), 0xfffffffe);
+	send_packet(&world->a, 1, 2, 100);
+	settle(world);
+	assert_int_equal(received(&world->b, out, sizeof(out), &len), 4);
+	assert_int_equal(plane_stats(world->a.plane).sas, 1);
+	send_packet(&world->a, 1, 2, 100);
+	settle(world);
+	assert_int_equal(received(&world->b, out, sizeof(out), &len), 0);
+	assert_int_equal(world->a.events, 2);
+	assert_true(world->a.event[1].hard);
+	assert_int_equal(plane_stats(world->a.plane).sas, 0);
+	world_free(world);
+}
+
 /* Everybody can send to the port. */
 static void
 stands_garbage(void **state)
@@ -558,10 +648,12 @@ main(void)
 		cmocka_unit_test(carries),
 		cmocka_unit_test(newest_first),
 		cmocka_unit_test(acquires),
+		cmocka_unit_test(holds_the_first),
 		cmocka_unit_test(holds_to_selectors),
 		cmocka_unit_test(too_big),
 		cmocka_unit_test(mapping_and_move),
 		cmocka_unit_test(expires),
+		cmocka_unit_test(counts_to_the_end),
 		cmocka_unit_test(stands_garbage),
 	};
 

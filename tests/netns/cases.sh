@@ -187,6 +187,22 @@ our_rekeys() { # VERSION ROLE
 case_v2_our_rekey() { our_rekeys 2 initiator; }
 case_v1_our_rekey() { our_rekeys 1 initiator; }
 
+# The packet that asks for an SA is not lost, and a TUN device that somebody
+# removes comes back with its SAs negotiated anew.
+case_v2_userland_route() {
+	DATA_PLANE=userland
+	two_hosts
+	peer_start 2 aes128-sha256-x25519 aes128-sha256
+	ours_start 2 aes128-sha256-x25519 aes128-sha256 "	auto=route"
+	net_until 5 ns ours ip link show orthrus0
+	ns ours ping -q -c 1 -W $((4 * NET_SLOW)) -I 10.1.0.1 10.2.0.1
+	both_have 1
+	ns ours ip link del orthrus0
+	net_until 5 grep -q 'device had been removed' "$NET_DIR/ours/orthrus.log"
+	net_until 5 both_have 1
+	pings
+}
+
 # A dead peer is found and cleared; a living one's questions are answered.
 dead_peer() { # VERSION
 	up "$1" initiator aes128-sha256-x25519 aes128-sha256 "	dpdaction=clear
