@@ -399,15 +399,27 @@ confine_with_parent(pid_t parent)
 	return parent == 0 || getppid() == parent;
 }
 
+/* A change of user takes them away, but not from whoever was started as another
+ * one with ambient capabilities, or with securebits that say otherwise. */
+static bool
+drop_capabilities(void)
+{
+	cap_t none = cap_init();
+	bool dropped = none != NULL && cap_set_proc(none) == 0;
+
+	cap_free(none);
+	return dropped;
+}
+
 static bool
 drop_user(const struct confine_plan *plan)
 {
 	if (plan->uid == 0)
-		return true;
+		return drop_capabilities();
 	return setgroups(0, NULL) == 0 &&
 	       setresgid(plan->gid, plan->gid, plan->gid) == 0 &&
 	       setresuid(plan->uid, plan->uid, plan->uid) == 0 &&
-	       setuid(0) != 0; /* there is no way back */
+	       drop_capabilities() && setuid(0) != 0; /* there is no way back */
 }
 
 enum err

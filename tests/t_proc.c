@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <linux/filter.h>
+#include <linux/securebits.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -558,6 +559,62 @@ test_parent_capabilities(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* The effective capabilities of a process, as the kernel shows them. */
+static unsigned long long
+capabilities(pid_t pid)
+{
+	unsigned long long value = 1;
+	char path[64], line[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file) != NULL)
+		if (sscanf(line, "CapEff: %llx", &value) == 1)
+			break;
+	fclose(file);
+	return value;
+}
+
+/* Neither securebits nor a user that stays leave a child any. */
+static void
+test_child_capabilities(void **state)
+{
+	struct log log = { .write = no_line };
+	struct confine_plan plan = { .calls = CONFINE_GATE };
+	uid_t users[] = { 0, NOBODY };
+	char octet;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	for (size_t i = 0; i < 2; i++) {
+		int said[2], ends[2];
+		pid_t pid;
+
+		assert_int_equal(pipe(said) | pipe(ends), 0);
+		plan.uid = plan.gid = users[i];
+		pid = fork();
+		if (pid == 0) {
+			close(ends[1]);
+			prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
+			if (confine_child(&log, &plan) != OK ||
+			    write(said[1], "", 1) != 1)
+				_exit(1);
+			_exit(read(ends[0], &octet, 1) == 0 ? 0 : 2);
+		}
+		assert_true(pid > 0);
+		close(said[1]);
+		assert_int_equal(read(said[0], &octet, 1), 1);
+		assert_int_equal(capabilities(pid), 0);
+		close(ends[1]);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+		close(said[0]);
+		close(ends[0]);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -575,6 +632,7 @@ main(int argc, char **argv)
 		TEST(test_killed_by_filter),
 		cmocka_unit_test(test_empty_dir),
 		cmocka_unit_test(test_parent_capabilities),
+		cmocka_unit_test(test_child_capabilities),
 	};
 	char dir[] = "/tmp/t_proc.empty.XXXXXX";
 	int failed;
