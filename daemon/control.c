@@ -194,11 +194,25 @@ client_say(struct client *client, enum err err, const char *text)
 }
 
 static void
-client_usage(struct client *client, const char *text)
+client_wrong(struct client *client, const char *text)
 {
 	client_put_text(client, CONTROL_ERROR, text);
 	client_put_text(client, CONTROL_ERROR, "\n");
 	client_end(client, CONTROL_USAGE);
+}
+
+/* found: the word that will not do, or NULL. */
+static void
+client_usage(struct client *client, const char *found, const char *usage)
+{
+	char line[300] = "";
+
+	if (found != NULL)
+		snprintf(
+		    line, sizeof(line), "orthrus: found \"%.60s\"\n", found);
+	snprintf(line + strlen(line), sizeof(line) - strlen(line),
+	    "usage: orthrus %s", usage);
+	client_wrong(client, line);
 }
 
 /* up and down ----------------------------------------------------------- */
@@ -259,7 +273,8 @@ command_up(struct client *client)
 	enum err err;
 
 	if (!client_seconds(client, 2, UP_S, &ms)) {
-		client_usage(client, "up NAME [SECONDS]");
+		client_usage(client, client->words[2],
+		    "up NAME [SECONDS], from 0 to 86400");
 		return;
 	}
 	client->wait.progress = up_progress;
@@ -318,7 +333,8 @@ command_down(struct client *client)
 	uint64_t ms;
 
 	if (!client_seconds(client, 2, DOWN_S, &ms)) {
-		client_usage(client, "down NAME [SECONDS]");
+		client_usage(client, client->words[2],
+		    "down NAME [SECONDS], from 0 to 86400");
 		return;
 	}
 	if (keeper_down(control->keeper, client->words[1], &closed) != OK) {
@@ -433,7 +449,8 @@ command_list(struct client *client)
 		timer_set(env->timers, &client->timer, QUERY_MS);
 		list_ask(client);
 	} else {
-		client_usage(client, "list conns | list sas [NAME]");
+		client_usage(client, client->words[client->word_count - 1],
+		    "list conns | list sas [NAME]");
 	}
 }
 
@@ -483,7 +500,8 @@ command_log(struct client *client)
 	char line[64];
 
 	if (level < 0) {
-		client_usage(client, "log error|warning|info|debug");
+		client_usage(
+		    client, client->words[1], "log error|warning|info|debug");
 		return;
 	}
 	control->env->log->level = (enum log_level)level;
@@ -589,12 +607,12 @@ client_run(struct client *client)
 			continue;
 		if (client->word_count < command->min ||
 		    client->word_count > command->max)
-			client_usage(client, command->usage);
+			client_usage(client, NULL, command->usage);
 		else
 			command->run(client);
 		return;
 	}
-	client_usage(client, "no such command");
+	client_wrong(client, "no such command");
 }
 
 /* What comes in and goes out -------------------------------------------- */
@@ -656,12 +674,12 @@ client_readable(void *arg)
 	client->line[client->line_len] = '\0';
 	end = memchr(client->line, '\n', client->line_len);
 	if (memchr(client->line, '\0', client->line_len) != NULL) {
-		client_usage(client, "the request is no text");
+		client_wrong(client, "the request is no text");
 	} else if (end != NULL) {
 		*end = '\0';
 		client_run(client);
 	} else if (client->line_len == CONTROL_LINE) {
-		client_usage(client, "the request is too long");
+		client_wrong(client, "the request is too long");
 	}
 }
 

@@ -204,8 +204,9 @@ gateway_policy(
 		limit_conn(env, next->conns[i]);
 	keeper_policy(gateway->keeper, next, &d);
 	snprintf(text, size,
-	    "%zu connections: %u new, %u changed, %u gone, %u unchanged",
-	    next->count, d.added, d.changed, d.gone, d.same);
+	    "%zu connection%s: %u new, %u changed, %u gone, %u unchanged",
+	    next->count, next->count == 1 ? "" : "s", d.added, d.changed,
+	    d.gone, d.same);
 	env_log(env, LOG_LEVEL_INFO, "configuration: %s", text);
 	for (size_t i = 0; i < next->count; i++)
 		if (next->conns[i]->weak[0] != '\0')

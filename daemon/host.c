@@ -125,17 +125,26 @@ open_sockets(struct host *host, const struct options *options, struct log *log)
 		log_write(log, LOG_LEVEL_ERROR,
 		    "sockets for ports %u and %u: %s: %s%s", options->ike_port,
 		    options->natt_port, what, strerror(errno),
-		    errno == EADDRINUSE ? " (another IKE daemon runs)" : "");
+		    errno == EADDRINUSE
+		        ? " (another IKE daemon runs: stop it first, such as "
+		          "strongswan, strongswan-starter or ipsec)"
+		        : "");
 	if (err == OK && host->userland != NULL)
 		err = open_userland_sockets(host, log);
 	return err;
 }
 
 static enum err
-open_xfrm(struct host *host, struct loop *loop, struct log *log)
+open_xfrm(struct host *host, const struct options *options, struct loop *loop,
+    struct log *log)
 {
 	char why[WHY_MAX] = "";
 
+	/* A module that does it may still be loaded. */
+	if (strcmp(options->data_plane, "xfrm") == 0 &&
+	    !xfrm_probe(why, sizeof(why)))
+		log_write(log, LOG_LEVEL_WARNING,
+		    "data plane xfrm: no child SA will come up: %s", why);
 	host->backend = xfrm_new(loop, log, why, sizeof(why));
 	if (host->backend == NULL) {
 		log_write(log, LOG_LEVEL_ERROR, "data plane xfrm: %s", why);
@@ -146,14 +155,20 @@ open_xfrm(struct host *host, struct loop *loop, struct log *log)
 }
 
 static enum err
-open_userland(struct host *host, struct loop *loop, struct log *log)
+open_userland(struct host *host, const struct options *options,
+    struct loop *loop, struct log *log)
 {
 	char why[WHY_MAX] = "";
 
+	(void)options;
 	host->backend =
 	    userland_new(loop, log, env_random_openssl, NULL, why, sizeof(why));
 	if (host->backend == NULL) {
-		log_write(log, LOG_LEVEL_ERROR, "data plane userland: %s", why);
+		log_write(log, LOG_LEVEL_ERROR, "data plane userland: %s%s",
+		    why,
+		    access("/dev/net/tun", F_OK) != 0
+		        ? " (modprobe tun; a container must be given it)"
+		        : "");
 		return ERR_IO;
 	}
 	host->userland = host->backend;
@@ -162,8 +177,10 @@ open_userland(struct host *host, struct loop *loop, struct log *log)
 }
 
 static enum err
-open_none(struct host *host, struct loop *loop, struct log *log)
+open_none(struct host *host, const struct options *options, struct loop *loop,
+    struct log *log)
 {
+	(void)options;
 	(void)loop;
 	host->backend = none_new(env_random_openssl, NULL);
 	if (host->backend == NULL)
@@ -176,7 +193,8 @@ open_none(struct host *host, struct loop *loop, struct log *log)
 
 static const struct plane {
 	const char *name;
-	enum err (*open)(struct host *host, struct loop *loop, struct log *log);
+	enum err (*open)(struct host *host, const struct options *options,
+	    struct loop *loop, struct log *log);
 } planes[] = {
 	{ "xfrm", open_xfrm },
 	{ "userland", open_userland },
@@ -197,7 +215,7 @@ open_plane(struct host *host, const struct options *options, struct loop *loop,
 	}
 	for (size_t i = 0; i < sizeof(planes) / sizeof(planes[0]); i++)
 		if (strcmp(planes[i].name, wanted) == 0)
-			return planes[i].open(host, loop, log);
+			return planes[i].open(host, options, loop, log);
 	log_write(log, LOG_LEVEL_ERROR, "there is no data plane %s", wanted);
 	return ERR_UNSUPPORTED;
 }
@@ -235,6 +253,8 @@ host_open(struct host *host, const struct options *options, struct loop *loop,
 		err = open_sockets(host, options, log);
 	if (err == OK)
 		err = open_control(host, log);
+	if (err != OK && geteuid() != 0)
+		log_write(log, LOG_LEVEL_ERROR, "orthrusd is started by root");
 	if (err != OK)
 		host_close(host);
 	return err;

@@ -8,6 +8,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <malloc.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +39,8 @@
 #define SOCKET  RUNSTATEDIR "/orthrus.ctl"
 #define USER    "_orthrus"
 
-#define EXIT_USAGE 2
+#define EXIT_USAGE  2
+#define THREADS_MAX 256
 
 /* Roles ----------------------------------------------------------------- */
 
@@ -73,7 +75,7 @@ static const struct role {
 
 struct command {
 	struct options options;
-	bool check, json, secrets_given;
+	bool check, json, secrets_given, user_given;
 	const char *role, *root;
 	uid_t uid;
 	gid_t gid;
@@ -259,6 +261,14 @@ fill_standard(void)
 		close(fd);
 }
 
+static bool
+is_plain_user(const char *name)
+{
+	const struct passwd *user = getpwnam(name);
+
+	return user != NULL && user->pw_uid != 0;
+}
+
 static int
 serve(struct command *command, struct log *log)
 {
@@ -268,6 +278,13 @@ serve(struct command *command, struct log *log)
 	signal(SIGPIPE, SIG_IGN);
 	umask(077);
 	fill_standard();
+	if (command->user_given && !is_plain_user(options->user)) {
+		fprintf(stderr,
+		    "orthrusd: --user: found \"%.60s\"; expected a user of "
+		    "this system without privileges\n",
+		    options->user);
+		return 1;
+	}
 	if (access(options->conf, R_OK) != 0) {
 		fprintf(stderr, "orthrusd: %s: %s\n", options->conf,
 		    strerror(errno));
@@ -316,14 +333,15 @@ usage(FILE *out)
 }
 
 static bool
-parse_number(const char *text, unsigned long max, unsigned long *value)
+parse_number(const char *text, unsigned long min, unsigned long max,
+    unsigned long *value)
 {
 	char *end;
 
 	errno = 0;
 	*value = strtoul(text, &end, 10);
 	return errno == 0 && *text >= '0' && *text <= '9' && *end == '\0' &&
-	       *value <= max;
+	       *value >= min && *value <= max;
 }
 
 static bool
@@ -382,13 +400,13 @@ static const struct option long_options[] = {
 static bool
 set_numeric(struct command *command, int option, const char *text)
 {
-	unsigned long max = option == OPTION_THREADS ? 256
-	                    : option == OPTION_UID || option == OPTION_GID
-	                        ? UINT32_MAX - 1
-	                        : 65535;
+	bool id = option == OPTION_UID || option == OPTION_GID;
+	unsigned long max = option == OPTION_THREADS ? THREADS_MAX
+	                    : id                     ? UINT32_MAX - 1
+	                                             : 65535;
 	unsigned long value;
 
-	if (!parse_number(text, max, &value))
+	if (!parse_number(text, id ? 0 : 1, max, &value))
 		return false;
 	if (option == OPTION_PORT)
 		command->options.ike_port = (uint16_t)value;
@@ -441,6 +459,7 @@ set_option(struct command *command, int option, const char *value)
 		return level >= 0;
 	case OPTION_USER:
 		options->user = value;
+		command->user_given = true;
 		return true;
 	case OPTION_ROLE:
 		command->role = value;
@@ -460,8 +479,15 @@ refuse(int option, const char *value)
 
 	while (known->val != option)
 		known++;
-	fprintf(
-	    stderr, "orthrusd: --%s: \"%s\" will not do\n", known->name, value);
+	fprintf(stderr, "orthrusd: --%s: found \"%.60s\"; expected ",
+	    known->name, value);
+	if (option == OPTION_PLANE)
+		fprintf(stderr, "auto, xfrm, userland or none\n");
+	else if (option == OPTION_LOG)
+		fprintf(stderr, "error, warning, info or debug\n");
+	else
+		fprintf(stderr, "a number from 1 to %d\n",
+		    option == OPTION_THREADS ? THREADS_MAX : 65535);
 }
 
 /* -1: go on. Else an exit code. */
@@ -489,11 +515,15 @@ parse(struct command *command, int argc, char **argv)
 	}
 	if (command->check && optind < argc)
 		command->options.conf = argv[optind++];
-	if (optind < argc || (command->json && !command->check)) {
-		usage(stderr);
-		return EXIT_USAGE;
-	}
-	return -1;
+	if (optind < argc)
+		fprintf(stderr, "orthrusd: found \"%.60s\"; expected %s\n",
+		    argv[optind], command->check ? "one file" : "options only");
+	else if (command->json && !command->check)
+		fprintf(stderr, "orthrusd: --json goes with --check only\n");
+	else
+		return -1;
+	usage(stderr);
+	return EXIT_USAGE;
 }
 
 /* Children inherit nothing but what they need to know. */

@@ -169,9 +169,16 @@ ask(const char *path, bool json, char *const *words)
 
 	len += (size_t)snprintf(line, sizeof(line), json ? "--json" : "");
 	for (; *words != NULL; words++) {
-		if ((*words)[0] == '\0' || strpbrk(*words, " \t\r\n") != NULL ||
-		    strlen(*words) + len + 3 > sizeof(line)) {
-			fprintf(stderr, "orthrus: \"%s\" is no word\n", *words);
+		if ((*words)[0] == '\0' || strpbrk(*words, " \t\r\n") != NULL) {
+			fprintf(stderr,
+			    "orthrus: found \"%.60s\"; expected a word without "
+			    "blanks\n",
+			    *words);
+			return CONTROL_USAGE;
+		}
+		if (strlen(*words) + len + 3 > sizeof(line)) {
+			fprintf(stderr, "orthrus: \"%.60s...\" is too long\n",
+			    *words);
 			return CONTROL_USAGE;
 		}
 		len += (size_t)snprintf(
@@ -229,12 +236,15 @@ main(int argc, char **argv)
 	words = argc - optind - 1;
 	subcommand = words >= 0 ? find(argv[optind]) : NULL;
 	if (subcommand == NULL) {
+		if (words >= 0)
+			fprintf(stderr, "orthrus: there is no command %.60s\n",
+			    argv[optind]);
 		usage(stderr);
 		return CONTROL_USAGE;
 	}
 	if (words < subcommand->min || words > subcommand->max) {
-		fprintf(stderr, "usage: orthrus %s %s\n", subcommand->name,
-		    subcommand->words);
+		fprintf(stderr, "usage: orthrus %s%s%s\n", subcommand->name,
+		    subcommand->words[0] != '\0' ? " " : "", subcommand->words);
 		return CONTROL_USAGE;
 	}
 	return ask(path, json, argv + optind);
