@@ -116,6 +116,16 @@ slot_of(const struct map *map, uint64_t hash)
 	return &map->slots[hash & (map->slot_count - 1)];
 }
 
+static void
+push(struct map_node **slot, struct map_node *node)
+{
+	node->next = *slot;
+	node->at = slot;
+	if (node->next != NULL)
+		node->next->at = &node->next;
+	*slot = node;
+}
+
 /* Doubles the table if there is memory, and leaves it as it is if not. */
 static void
 grow(struct map *map)
@@ -133,11 +143,8 @@ grow(struct map *map)
 		struct map_node *node = old[i], *next;
 
 		for (; node != NULL; node = next) {
-			struct map_node **slot = slot_of(map, node->hash);
-
 			next = node->next;
-			node->next = *slot;
-			*slot = node;
+			push(slot_of(map, node->hash), node);
 		}
 	}
 	if (old != &map->one)
@@ -148,8 +155,6 @@ grow(struct map *map)
 void
 map_insert(struct map *map, struct map_node *node, uint64_t hash)
 {
-	struct map_node **slot;
-
 	if (map->slot_count == 0) {
 		map->slots = &map->one;
 		map->slot_count = 1;
@@ -157,29 +162,23 @@ map_insert(struct map *map, struct map_node *node, uint64_t hash)
 	} else if (map->count >= map->slot_count) {
 		grow(map);
 	}
-	slot = slot_of(map, hash);
 	node->hash = hash;
-	node->next = *slot;
-	*slot = node;
+	push(slot_of(map, hash), node);
 	map->count++;
 }
 
 bool
 map_remove(struct map *map, struct map_node *node)
 {
-	struct map_node **at;
-
-	if (map->slot_count == 0)
+	if (node->at == NULL)
 		return false;
-	for (at = slot_of(map, node->hash); *at != NULL; at = &(*at)->next) {
-		if (*at == node) {
-			*at = node->next;
-			node->next = NULL;
-			map->count--;
-			return true;
-		}
-	}
-	return false;
+	*node->at = node->next;
+	if (node->next != NULL)
+		node->next->at = node->at;
+	node->next = NULL;
+	node->at = NULL;
+	map->count--;
+	return true;
 }
 
 struct map_node *

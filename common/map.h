@@ -3,9 +3,9 @@
  *
  * Hashing is keyed with octets drawn at start, so that a peer who picks its
  * own SPIs or identities cannot build a long chain. Duplicate keys are
- * allowed; map_next_same() walks them. The table grows by doubling, and when
- * memory for that is short it goes on with longer chains: inserting never
- * fails.
+ * allowed; map_next_same() walks them, and removing one of thousands is as
+ * cheap as of one. The table grows by doubling, and when memory for that is
+ * short it goes on with longer chains: inserting never fails.
  */
 #ifndef COMMON_MAP_H
 #define COMMON_MAP_H
@@ -16,8 +16,10 @@
 
 #include "common/buf.h"
 
+/* Zeroed before it is first used. */
 struct map_node {
 	struct map_node *next;
+	struct map_node **at; /* what points here; NULL: in no map */
 	uint64_t hash;
 };
 

@@ -4,8 +4,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+
+#include <sys/mman.h>
 
 #include "common/map.h"
 
@@ -90,6 +93,53 @@ test_same_hash(void **state)
 	assert_int_equal(count, 20);
 	assert_int_equal(found, (1U << 20) - 1);
 	map_fini(&map);
+}
+
+/* Thousands of SAs may have one remote identity. One of them goes, and nothing
+ * but its neighbours is looked at: the others cannot even be read. */
+static void
+test_remove_among_same(void **state)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t each = page / sizeof(struct thing), i;
+	struct map_node *node, *before = NULL, *victim = NULL;
+	struct thing *things[3];
+	struct map map;
+	uint8_t *at;
+
+	(void)state;
+	at = mmap(NULL, 3 * page, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(at != MAP_FAILED);
+	map_init(&map, seed);
+	for (i = 0; i < 3 * each; i++) {
+		things[i / each] =
+		    (struct thing *)(void *)(at + i / each * page);
+		map_insert(&map, &things[i / each][i % each].node, 5);
+	}
+	/* One in the middle page with both its neighbours. */
+	for (node = map_find(&map, 5); node && !victim; node = node->next) {
+		if (before && node->next &&
+		    (size_t)((uint8_t *)before - at) / page == 1 &&
+		    (size_t)((uint8_t *)node - at) / page == 1 &&
+		    (size_t)((uint8_t *)node->next - at) / page == 1)
+			victim = node;
+		before = node;
+	}
+	assert_non_null(victim);
+	assert_int_equal(mprotect(at, page, PROT_NONE), 0);
+	assert_int_equal(mprotect(at + 2 * page, page, PROT_NONE), 0);
+	assert_true(map_remove(&map, victim));
+	assert_false(map_remove(&map, victim));
+	assert_int_equal(mprotect(at, 3 * page, PROT_READ | PROT_WRITE), 0);
+	for (i = 0; (node = map_find(&map, 5)) != NULL; i++) {
+		assert_ptr_not_equal(node, victim);
+		assert_true(map_remove(&map, node));
+	}
+	assert_int_equal(i, 3 * each - 1);
+	assert_int_equal(map.count, 0);
+	map_fini(&map);
+	munmap(at, 3 * page);
 }
 
 struct walk {
@@ -203,6 +253,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_insert_find_remove),
 		cmocka_unit_test(test_same_hash),
+		cmocka_unit_test(test_remove_among_same),
 		cmocka_unit_test(test_each),
 		cmocka_unit_test(test_without_memory),
 		cmocka_unit_test(test_hash),
