@@ -70,7 +70,8 @@ struct conn {
 	uint32_t rekeyfuzz_percent;
 	uint32_t keyingtries;                  /* 0: for ever */
 	uint64_t dpd_delay_ms, dpd_timeout_ms; /* delay 0: never asks */
-	uint32_t replay_window;                /* packets; 0 switches it off */
+	uint32_t replay_window;                /* packets, at most
+	                                        * REPLAY_WINDOW_MAX; 0: off */
 	uint32_t reqid; /* stable for a name as long as the process lives; 0 in
 	                 * a policy that no gateway has taken over yet */
 	char weak[128]; /* weak algorithms opted in, "" if none */
@@ -142,6 +143,8 @@ size_t
 policy_by_identity(const struct policy *policy, const struct addr *local_addr,
     const struct addr *remote_addr, unsigned version, const struct ident *local,
     const struct ident *remote, struct conn **found, size_t max);
+
+#define REPLAY_WINDOW_MAX 4096 /* what every data plane can do */
 
 /* Numbers of kernel state that is ours: conn->reqid. */
 #define REQID_FIRST 0x4f000001u

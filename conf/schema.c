@@ -873,7 +873,7 @@ const struct option options[] = {
 	    .values = "number | -1",
 	    .fallback = "32",
 	    .min = 0,
-	    .max = 4096,
+	    .max = REPLAY_WINDOW_MAX,
 	    .set = set_replay,
 	    .help = "How many packets may overtake one another before the "
 	            "late ones are dropped; 0 switches the protection against "

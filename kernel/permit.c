@@ -5,8 +5,6 @@
 #include "common/alg.h"
 #include "common/proposal.h"
 
-#define WINDOW_MAX 4096 /* packets; what Linux can do */
-
 /* A connection that requests may belong to. */
 struct known {
 	struct map_node node; /* by reqid */
@@ -161,8 +159,8 @@ check_sa(const struct conn *conn, const struct kmsg *request)
 		return "encapsulation without ports";
 	if (!full)
 		return NULL;
-	if (sa->replay_window > WINDOW_MAX)
-		return "the replay window is larger than 4096";
+	if (sa->replay_window > REPLAY_WINDOW_MAX)
+		return "the replay window is too large";
 	if (!list_allowed(&conn->local, &local->addr,
 	        in ? natoa_dst : natoa_src, in ? &sa->ts_dst : &sa->ts_src) ||
 	    !list_allowed(&conn->remote, &remote->addr,

@@ -528,9 +528,9 @@ wrong_algorithms(void **state)
 	request.sa.encr = ALG_COUNT;
 	refused(world, &request, ERR_REFUSED, "together");
 	request = sa_request(world, KMSG_IN, spi);
-	request.sa.replay_window = 4097;
+	request.sa.replay_window = REPLAY_WINDOW_MAX + 1;
 	refused(world, &request, ERR_REFUSED, "window");
-	request.sa.replay_window = 4096;
+	request.sa.replay_window = REPLAY_WINDOW_MAX;
 	assert_int_equal(ask(world, &request), OK);
 }
 

@@ -259,6 +259,10 @@ test_effects(void **state)
 	assert_true(conn->forceencaps);
 	assert_int_equal(set(conn, "rightikeport", "4321"), OK);
 	assert_int_equal(conn->remote.ike_port, 4321);
+	/* The limit is the data plane's, and whoever exceeds it is told. */
+	assert_int_equal(set(conn, "replay_window", "4097"), ERR_SYNTAX);
+	assert_string_equal(
+	    use.expected, "-1 (the default) or a number from 0 to 4096");
 	assert_int_equal(set(conn, "ike", "3des-sha1-modp1024"), OK);
 	assert_non_null(strstr(use.note, "modp1024"));
 	assert_non_null(strstr(conn->weak, "3des"));
