@@ -986,10 +986,10 @@ reqid_next(const struct policy *old, const struct policy *next)
 {
 	struct policy_index *index = next->index;
 
-	/* Sixteen million names later numbers come again, and only then can
+	/* Eight million names later numbers come again, and only then can
 	 * one be in use. There are fewer connections than numbers: it ends. */
 	do {
-		if (index->last_reqid >= REQID_LAST) {
+		if (index->last_reqid >= REQID_CONN_LAST) {
 			index->last_reqid = REQID_FIRST - 1;
 			index->wrapped = true;
 		}

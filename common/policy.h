@@ -146,9 +146,12 @@ policy_by_identity(const struct policy *policy, const struct addr *local_addr,
 
 #define REPLAY_WINDOW_MAX 4096 /* what every data plane can do */
 
-/* Numbers of kernel state that is ours: conn->reqid. */
-#define REQID_FIRST 0x4f000001u
-#define REQID_LAST  0x4fffffffu
+/* Numbers of kernel state that is ours: the connections' (conn->reqid), which
+ * trap policies have, and the child SAs' (kernel/reqid). */
+#define REQID_FIRST       0x4f000001u
+#define REQID_CONN_LAST   0x4f7fffffu
+#define REQID_CHILD_FIRST 0x4f800000u
+#define REQID_LAST        0x4fffffffu
 
 /* The connection of this name's difference between two policies. */
 enum policy_change { CHANGE_SAME, CHANGE_CHANGED, CHANGE_GONE, CHANGE_NEW };

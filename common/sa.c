@@ -603,7 +603,6 @@ child_new(struct ike_sa *sa, struct conn *conn, bool initiator)
 	child->initiator = initiator;
 	child->mode = conn->mode;
 	child->encap = sa->encap;
-	child->reqid = conn->reqid;
 	child->replay_window = conn->replay_window;
 	child->local = sa->local;
 	child->remote = sa->remote;

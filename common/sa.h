@@ -105,7 +105,7 @@ struct child_sa {
 	bool encap;
 	bool stale;               /* it is not renewed: EVENT_STALE */
 	uint32_t spi_in, spi_out; /* host order; 0 until known */
-	uint32_t reqid;
+	uint32_t reqid; /* install's: in the data plane; 0 while not there */
 	uint32_t replay_window;
 	struct suite suite;              /* encr, integ, esn (kex: PFS used) */
 	struct secret keys_in, keys_out; /* encr key + salt, then integ key;

@@ -8,6 +8,7 @@
 #include "common/timer.h"
 #include "kernel/kernel.h"
 #include "kernel/pairs.h"
+#include "kernel/reqid.h"
 #include "kernel/step.h"
 #include "kernel/trap.h"
 
@@ -36,6 +37,7 @@ install_get(struct env *env)
 	(void)!env_random(env, seed, sizeof(seed));
 	map_init(&install->pairs, seed);
 	map_init(&install->traps, seed);
+	reqids_init(install, seed);
 	env->kernel->install = install;
 	return install;
 }
@@ -54,6 +56,7 @@ sa_name(struct kmsg *request, uint8_t op, const struct child_sa *child,
 	sa->direction = direction;
 	sa->mode = child->mode;
 	sa->encap = child->encap;
+	sa->conn = child->conn->reqid;
 	sa->reqid = child->reqid;
 	sa->spi = in ? child->spi_in : child->spi_out;
 	sa->spi_in = child->spi_in;
@@ -116,6 +119,8 @@ remove_sa(struct env *env, const struct child_sa *child, uint8_t op,
 void
 install_take_back(struct env *env, struct child_sa *child, uint8_t bits)
 {
+	struct install *install = env->kernel->install;
+
 	bits &= child->installed;
 	child->installed &= (uint8_t)~bits;
 	if (bits & HAS_POLICIES)
@@ -126,6 +131,10 @@ install_take_back(struct env *env, struct child_sa *child, uint8_t bits)
 		remove_sa(env, child, KMSG_SA_REMOVE, KMSG_IN);
 	else if (bits & HAS_SPI)
 		remove_sa(env, child, KMSG_SPI_DROP, KMSG_IN);
+	if (!(child->installed & (HAS_IN | HAS_POLICIES | HAS_OUT))) {
+		reqid_leave(install, child->reqid);
+		child->reqid = 0;
+	}
 }
 
 static void
@@ -144,6 +153,7 @@ linger_end(void *arg)
 	request.sa.src = linger->remote;
 	request.sa.dst = linger->local;
 	ask_removal(linger->env, &request);
+	reqid_leave(install, linger->reqid);
 	UNLINK(install->lingers, linger);
 	free(linger);
 }
@@ -161,6 +171,7 @@ linger_start(struct env *env, struct child_sa *child, uint64_t linger_ms)
 	linger->remote = child->remote;
 	linger->spi = child->spi_in;
 	linger->reqid = child->reqid;
+	reqid_hold(install, child->reqid);
 	linger->mode = child->mode;
 	timer_init(&linger->timer, linger_end, linger);
 	timer_set(env->timers, &linger->timer, linger_ms);
@@ -220,7 +231,9 @@ install_step(struct env *env, struct child_sa *child, uint8_t bits,
 	op->done = done;
 	op->spi = child->spi_in;
 	if (bits & HAS_IN) {
-		err = add_sa(env, child, KMSG_IN, op);
+		err = reqid_join(install, child);
+		if (err == OK)
+			err = add_sa(env, child, KMSG_IN, op);
 		if (err == OK)
 			op->bits |= HAS_IN;
 	}
@@ -343,6 +356,7 @@ forget(struct env *env, struct install *install)
 	pairs_forget(install);
 	traps_forget(install);
 	free_lingers(env, install);
+	reqids_forget(install);
 }
 
 void
@@ -358,8 +372,10 @@ install_lost(struct env *env)
 	if (env->sadb == NULL)
 		return;
 	for (sa = env->sadb->first; sa; sa = sa->next)
-		for (child = sa->children; child; child = child->next)
+		for (child = sa->children; child; child = child->next) {
 			child->installed &= ASKED_SPI;
+			child->reqid = 0;
+		}
 }
 
 void
@@ -379,6 +395,7 @@ install_free(struct env *env)
 	}
 	map_fini(&install->pairs);
 	map_fini(&install->traps);
+	reqids_fini(install);
 	free(install);
 	env->kernel->install = NULL;
 }

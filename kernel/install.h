@@ -5,8 +5,8 @@
  * outbound SA. All calls return at once; answers come later, on the loop.
  * Whatever was asked for is taken back by install_remove() in one go, in
  * order, also when an answer is still on its way: a child is never left half
- * installed. Policies are counted by their selectors and reqid, so that a
- * rekey neither removes nor doubles them.
+ * installed. Policies are counted by their selectors and the child's reqid
+ * (kernel/reqid), so that a rekey neither removes nor doubles them.
  */
 #ifndef KERNEL_INSTALL_H
 #define KERNEL_INSTALL_H

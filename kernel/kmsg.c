@@ -82,8 +82,8 @@ get_endpoint(struct view *octets, struct endpoint *endpoint)
 	return err;
 }
 
-static void
-put_ts(struct buf *buf, const struct ts *ts)
+void
+kmsg_put_ts(struct buf *buf, const struct ts *ts)
 {
 	buf_u8(buf, ts->first.family);
 	buf_put(buf, ts->first.octets, addr_len(&ts->first));
@@ -117,8 +117,8 @@ get_ts(struct view *octets, struct ts *ts)
 void
 kmsg_put_pair(struct buf *buf, const struct ts *local, const struct ts *remote)
 {
-	put_ts(buf, local);
-	put_ts(buf, remote);
+	kmsg_put_ts(buf, local);
+	kmsg_put_ts(buf, remote);
 }
 
 enum err
@@ -136,7 +136,7 @@ put_list(struct buf *buf, const struct ts_list *list)
 
 	buf_u8(buf, count);
 	for (i = 0; i < count; i++)
-		put_ts(buf, &list->item[i]);
+		kmsg_put_ts(buf, &list->item[i]);
 }
 
 static enum err
@@ -180,6 +180,7 @@ put_sa(struct buf *buf, uint8_t op, const struct kmsg_sa *sa)
 
 	buf_u32(buf, sa->spi);
 	buf_u32(buf, sa->spi_in);
+	buf_u32(buf, sa->conn);
 	buf_u32(buf, sa->reqid);
 	buf_u8(buf, sa->direction);
 	buf_u8(buf, sa->mode);
@@ -242,8 +243,8 @@ get_sa(struct view *octets, uint8_t op, struct kmsg_sa *sa)
 	enum err err;
 
 	if (!view_u32(octets, &sa->spi) || !view_u32(octets, &sa->spi_in) ||
-	    !view_u32(octets, &sa->reqid) || !view_u8(octets, &sa->direction) ||
-	    !view_u8(octets, &sa->mode))
+	    !view_u32(octets, &sa->conn) || !view_u32(octets, &sa->reqid) ||
+	    !view_u8(octets, &sa->direction) || !view_u8(octets, &sa->mode))
 		return ERR_SHORT;
 	if ((sa->direction != KMSG_IN && sa->direction != KMSG_OUT) ||
 	    (sa->mode != MODE_TUNNEL && sa->mode != MODE_TRANSPORT))
@@ -264,9 +265,10 @@ put_policy(struct buf *buf, const struct kmsg_policy *policy)
 	buf_u8(buf, policy->direction);
 	buf_u8(buf, policy->mode);
 	buf_u8(buf, policy->trap);
+	buf_u32(buf, policy->conn);
 	buf_u32(buf, policy->reqid);
-	put_ts(buf, &policy->src);
-	put_ts(buf, &policy->dst);
+	kmsg_put_ts(buf, &policy->src);
+	kmsg_put_ts(buf, &policy->dst);
 	kmsg_put_addr(buf, &policy->tunnel_src);
 	kmsg_put_addr(buf, &policy->tunnel_dst);
 }
@@ -283,7 +285,8 @@ get_policy(struct view *octets, struct kmsg_policy *policy)
 	    (policy->mode != MODE_TUNNEL && policy->mode != MODE_TRANSPORT))
 		return ERR_SYNTAX;
 	err = get_bool(octets, &policy->trap);
-	if (err == OK && !view_u32(octets, &policy->reqid))
+	if (err == OK && (!view_u32(octets, &policy->conn) ||
+	                     !view_u32(octets, &policy->reqid)))
 		err = ERR_SHORT;
 	if (err == OK)
 		err = kmsg_get_pair(octets, &policy->src, &policy->dst);

@@ -36,6 +36,9 @@ enum kmsg_direction { KMSG_IN = 1, KMSG_OUT = 2, KMSG_FWD = 3 };
 
 #define KMSG_KEY 96 /* octets: AES-256 + SHA-512's key, or key + salt */
 
+/* conn: the number of the connection that a request belongs to, for kserve's
+ * checks. reqid: what SAs and policies are tied together by in the data plane;
+ * children of one connection with the same selectors share one. */
 struct kmsg_sa {
 	uint32_t spi;      /* host order */
 	uint32_t spi_in;   /* of KMSG_OUT: its inbound partner's SPI */
@@ -43,8 +46,9 @@ struct kmsg_sa {
 	uint8_t mode;      /* enum policy_mode */
 	bool encap, esn;
 	uint8_t encr, integ; /* enum alg_id; integ ALG_NONE with an AEAD */
-	uint32_t reqid, replay_window;
-	struct endpoint src, dst;         /* outer; ports are used when encap */
+	uint32_t conn, replay_window;
+	uint32_t reqid;           /* KMSG_SA_ADD; of others kserve knows it */
+	struct endpoint src, dst; /* outer; ports are used when encap */
 	struct endpoint old_src, old_dst; /* KMSG_SA_MOVE; set by kserve, which
 	                                   * knows the addresses (no ports) */
 	struct endpoint natoa_src, natoa_dst; /* transport mode behind NAT:
@@ -61,7 +65,8 @@ struct kmsg_policy {
 	uint8_t mode;      /* enum policy_mode */
 	bool trap;         /* no SA yet: its first packet is an acquire */
 	bool replace;      /* set by kserve: one of ours is there already */
-	uint32_t reqid;
+	uint32_t conn;
+	uint32_t reqid; /* of a trap: conn */
 	struct ts src, dst;
 	struct addr tunnel_src, tunnel_dst; /* outer */
 };
@@ -70,8 +75,7 @@ struct kmsg {
 	uint8_t op;        /* enum kmsg_op */
 	uint64_t sequence; /* set by the transport; 0: no answer is wanted */
 	union {
-		struct kmsg_sa
-		    sa; /* SPI: src, dst (dst is ours), reqid, mode */
+		struct kmsg_sa sa; /* SPI: src, dst (dst is ours), conn, mode */
 		struct kmsg_policy policy;
 	};
 };
@@ -126,8 +130,10 @@ enum err kmsg_answer_get(struct view octets, struct kmsg_answer *answer);
 void kmsg_event_put(struct buf *buf, const struct kmsg_event *event);
 enum err kmsg_event_get(struct view octets, struct kmsg_event *event);
 
-/* One pair of selectors as a short key (14 or 38 octets a side) for maps. */
-#define KMSG_PAIR_OCTETS 76
+/* Selectors as short keys (14 or 38 octets each) for maps. */
+#define KMSG_TS_OCTETS   38
+#define KMSG_PAIR_OCTETS (2 * KMSG_TS_OCTETS)
+void kmsg_put_ts(struct buf *buf, const struct ts *ts);
 void
 kmsg_put_pair(struct buf *buf, const struct ts *local, const struct ts *remote);
 enum err

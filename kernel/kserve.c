@@ -19,7 +19,7 @@
 struct pending {
 	uint64_t sequence; /* the asker's; 0: it wants none */
 	uint64_t hash;     /* of the claim */
-	uint32_t generation, id, spi, spi_in, reqid;
+	uint32_t generation, id, spi, spi_in, conn;
 	uint8_t op, direction, mode;
 	uint8_t draws;             /* KMSG_SPI: so many were in use */
 	bool fresh;                /* a claim's direction that was not there */
@@ -125,11 +125,25 @@ request_spi(struct kserve *kserve, struct kmsg *request)
 		refuse(kserve, request, ERR_LIMIT, "too many SAs");
 		return;
 	}
-	pending.reqid = sa->reqid;
+	sa->reqid = sa->conn; /* until the SA is added */
+	pending.conn = sa->conn;
 	pending.mode = sa->mode;
 	pending.local = sa->dst.addr;
 	pending.remote = sa->src.addr;
 	execute(kserve, request, &pending);
+}
+
+/* A reqid ties SAs to policies: it must be a child's, and one connection's. */
+static const char *
+check_reqid(const struct kserve *kserve, uint32_t reqid, uint32_t conn)
+{
+	uint32_t other = bond_conn(&kserve->ledger, reqid);
+
+	if (reqid < REQID_CHILD_FIRST || reqid > REQID_LAST)
+		return "its reqid is not one of a child";
+	if (other != 0 && other != conn)
+		return "its reqid is another connection's";
+	return NULL;
 }
 
 /* What of the pair that request speaks of is not as it must be. */
@@ -137,8 +151,10 @@ static const char *
 check_add(const struct kserve *kserve, const struct owned *owned,
     const struct kmsg_sa *sa)
 {
-	if (owned == NULL || owned->reqid != sa->reqid)
+	if (owned == NULL || owned->conn != sa->conn)
 		return "its inbound SPI is not ours";
+	if (owned->reqid != 0 && owned->reqid != sa->reqid)
+		return "its inbound SPI was made for another reqid";
 	if (sa->mode != owned->mode)
 		return "its inbound SPI was made for another mode";
 	if (sa->direction == KMSG_IN) {
@@ -169,8 +185,15 @@ request_add(struct kserve *kserve, struct kmsg *request)
 
 	if (why == NULL)
 		why = check_add(kserve, owned, sa);
+	if (why == NULL)
+		why = check_reqid(kserve, sa->reqid, sa->conn);
 	if (why) {
 		refuse(kserve, request, ERR_REFUSED, "%s", why);
+		return;
+	}
+	if (owned->reqid == 0 &&
+	    owned_set_reqid(&kserve->ledger, owned, sa->reqid) != OK) {
+		refuse(kserve, request, ERR_NOMEM, "no memory");
 		return;
 	}
 	if (in) {
@@ -256,6 +279,7 @@ request_move(struct kserve *kserve, struct kmsg *request)
 		return;
 	}
 	sa->mode = owned->mode;
+	sa->conn = owned->conn;
 	sa->reqid = owned->reqid;
 	why = permit_sa(&kserve->permit, request, kserve->timers->now_ms);
 	if (why == NULL && !in && !addr_equal(&owned->remote, &sa->dst.addr) &&
@@ -314,6 +338,10 @@ request_policy_add(struct kserve *kserve, struct kmsg *request)
 	const char *why =
 	    permit_selectors(&kserve->permit, request, kserve->timers->now_ms);
 
+	if (policy->trap)
+		policy->reqid = policy->conn;
+	else if (why == NULL)
+		why = check_reqid(kserve, policy->reqid, policy->conn);
 	if (why) {
 		refuse(kserve, request, ERR_REFUSED, "%s", why);
 		return;
@@ -344,7 +372,11 @@ request_policy_add(struct kserve *kserve, struct kmsg *request)
 	pending.hash = hash;
 	pending.id = claim->id;
 	claim->dirs |= DIR_BIT(policy->direction);
-	execute(kserve, request, &pending);
+	if (claim_in_force(&kserve->ledger, key, hash, policy->direction) !=
+	    claim)
+		say(kserve, request, OK, ""); /* a trap below a child */
+	else
+		execute(kserve, request, &pending);
 }
 
 static void
@@ -359,6 +391,8 @@ request_policy_remove(struct kserve *kserve, struct kmsg *request)
 	uint64_t hash;
 	bool in_force;
 
+	if (policy->trap)
+		policy->reqid = policy->conn;
 	buf_init(&buf, octets, sizeof(octets));
 	key = pair_key(policy, &buf);
 	hash = pair_hash(&kserve->ledger, key);
@@ -538,7 +572,7 @@ spi_again(const struct pending *pending, uint8_t op, uint32_t spi,
 	request->op = op;
 	request->sa.direction = KMSG_IN;
 	request->sa.mode = pending->mode;
-	request->sa.reqid = pending->reqid;
+	request->sa.conn = request->sa.reqid = pending->conn;
 	request->sa.spi = request->sa.spi_in = spi;
 	request->sa.src.addr = pending->remote;
 	request->sa.dst.addr = pending->local;
@@ -559,7 +593,7 @@ adopt_spi(struct kserve *kserve, const struct pending *pending,
 
 	if (current && owned == NULL &&
 	    (owned = owned_new(&kserve->ledger, answer->spi)) != NULL) {
-		owned->reqid = pending->reqid;
+		owned->conn = pending->conn;
 		owned->mode = pending->mode;
 		owned->local = pending->local;
 		owned->remote = pending->remote;
@@ -626,6 +660,11 @@ backend_event(void *arg, const struct kmsg_event *from)
 	struct owned *owned = owned_find(&kserve->ledger, event.spi);
 
 	switch (event.kind) {
+	case KEVENT_ACQUIRE:
+		/* A child's policy has its SA, or will have in a moment. */
+		if (event.reqid > REQID_CONN_LAST)
+			return;
+		break;
 	case KEVENT_EXPIRE:
 		if (owned == NULL ||
 		    !addr_equal(&owned->local, &event.remote.addr))

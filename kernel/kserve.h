@@ -9,8 +9,9 @@
  * in order. What is owned is remembered, about 250 octets for each SA pair
  * with its policies, so that all of it can be taken back when the asker dies.
  *
- * Two connections may claim the same selectors: the newest claim is in force,
- * and when it goes the one before is put back.
+ * Two connections, or children of one, may claim the same selectors: the newest
+ * claim is in force, and when it goes the one before is put back; a trap is in
+ * force where no child is. A child's reqid belongs to one connection at a time.
  *
  * Owns its back end. One asker at a time. RFC 4301 4.4.
  */

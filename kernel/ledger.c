@@ -3,6 +3,61 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bonds ----------------------------------------------------------------- */
+
+static struct bond *
+bond_find(const struct ledger *ledger, uint32_t reqid)
+{
+	struct map_node *node;
+	struct bond *bond;
+
+	for (node =
+	         map_find(&ledger->bonds, map_hash_u64(&ledger->bonds, reqid));
+	     node; node = map_next_same(node)) {
+		bond = map_entry(node, struct bond, node);
+		if (bond->reqid == reqid)
+			return bond;
+	}
+	return NULL;
+}
+
+uint32_t
+bond_conn(const struct ledger *ledger, uint32_t reqid)
+{
+	const struct bond *bond = bond_find(ledger, reqid);
+
+	return bond ? bond->conn : 0;
+}
+
+static bool
+bond_join(struct ledger *ledger, uint32_t reqid, uint32_t conn)
+{
+	struct bond *bond = bond_find(ledger, reqid);
+
+	if (bond == NULL) {
+		bond = calloc(1, sizeof(*bond));
+		if (bond == NULL)
+			return false;
+		bond->reqid = reqid;
+		bond->conn = conn;
+		map_insert(&ledger->bonds, &bond->node,
+		    map_hash_u64(&ledger->bonds, reqid));
+	}
+	bond->users++;
+	return true;
+}
+
+static void
+bond_leave(struct ledger *ledger, uint32_t reqid)
+{
+	struct bond *bond = bond_find(ledger, reqid);
+
+	if (bond == NULL || --bond->users > 0)
+		return;
+	map_remove(&ledger->bonds, &bond->node);
+	free(bond);
+}
+
 /* Pairs ----------------------------------------------------------------- */
 
 struct owned *
@@ -69,6 +124,8 @@ void
 owned_free(struct ledger *ledger, struct owned *owned)
 {
 	owned_remove_out(ledger, owned);
+	if (owned->reqid != 0)
+		bond_leave(ledger, owned->reqid);
 	map_remove(&ledger->by_in, &owned->by_in);
 	ledger->pair_count--;
 	free(owned);
@@ -92,6 +149,15 @@ owned_new(struct ledger *ledger, uint32_t spi_in)
 	return owned;
 }
 
+enum err
+owned_set_reqid(struct ledger *ledger, struct owned *owned, uint32_t reqid)
+{
+	if (!bond_join(ledger, reqid, owned->conn))
+		return ERR_NOMEM;
+	owned->reqid = reqid;
+	return OK;
+}
+
 void
 owned_name(const struct owned *owned, struct kmsg_sa *sa)
 {
@@ -99,7 +165,8 @@ owned_name(const struct owned *owned, struct kmsg_sa *sa)
 
 	sa->spi = in ? owned->spi_in : owned->spi_out;
 	sa->spi_in = owned->spi_in;
-	sa->reqid = owned->reqid;
+	sa->conn = owned->conn;
+	sa->reqid = owned->reqid != 0 ? owned->reqid : owned->conn;
 	sa->mode = owned->mode;
 	sa->src.addr = in ? owned->remote : owned->local;
 	sa->dst.addr = in ? owned->local : owned->remote;
@@ -146,7 +213,13 @@ claim_find(const struct ledger *ledger, struct view key, uint64_t hash,
 	return NULL;
 }
 
-/* The claim that is in force for this pair and direction, or NULL. */
+/* A trap that is set again does not take what a child has. */
+static bool
+is_before(const struct claim *a, const struct claim *b)
+{
+	return a->trap != b->trap ? b->trap : a->order > b->order;
+}
+
 struct claim *
 claim_in_force(const struct ledger *ledger, struct view key, uint64_t hash,
     uint8_t direction)
@@ -159,7 +232,7 @@ claim_in_force(const struct ledger *ledger, struct view key, uint64_t hash,
 		claim = map_entry(node, struct claim, node);
 		if ((claim->dirs & DIR_BIT(direction)) &&
 		    claim_is(claim, key) &&
-		    (best == NULL || claim->order > best->order))
+		    (best == NULL || is_before(claim, best)))
 			best = claim;
 	}
 	return best;
@@ -168,6 +241,8 @@ claim_in_force(const struct ledger *ledger, struct view key, uint64_t hash,
 static void
 claim_free(struct ledger *ledger, struct claim *claim)
 {
+	if (!claim->trap)
+		bond_leave(ledger, claim->reqid);
 	map_remove(&ledger->claims, &claim->node);
 	ledger->claim_count--;
 	free(claim);
@@ -195,6 +270,10 @@ claim_make(struct ledger *ledger, struct claim *old, struct view key,
 	claim = calloc(1, sizeof(*claim) + buf.len);
 	if (claim == NULL)
 		return NULL;
+	if (!policy->trap && !bond_join(ledger, policy->reqid, policy->conn)) {
+		free(claim);
+		return NULL;
+	}
 	claim->reqid = policy->reqid;
 	claim->id = old ? old->id : ++ledger->id;
 	claim->dirs = old ? old->dirs : 0;
@@ -285,6 +364,7 @@ ledger_init(struct ledger *ledger, const uint64_t seed[static 2])
 	map_init(&ledger->by_in, seed);
 	map_init(&ledger->by_out, seed);
 	map_init(&ledger->claims, seed);
+	map_init(&ledger->bonds, seed);
 }
 
 void
@@ -294,4 +374,5 @@ ledger_fini(struct ledger *ledger)
 	map_fini(&ledger->by_in);
 	map_fini(&ledger->by_out);
 	map_fini(&ledger->claims);
+	map_fini(&ledger->bonds);
 }

@@ -1,11 +1,13 @@
 /*
  * ledger: what of the data plane's tables is ours.
  *
- * Two kinds of entries. A pair: an inbound SA, or only its SPI, and the
+ * Three kinds of entries. A pair: an inbound SA, or only its SPI, and the
  * outbound SA that belongs to it. A claim: one connection wants one pair of
  * selectors protected, in one direction or more; of several claims to the same
- * selectors the newest is in force, that is, stands in the data plane. Some 110
- * octets for a pair and 80 (IPv4) or 160 for a claim: as small as will do,
+ * selectors the newest is in force, that is, stands in the data plane; a trap
+ * only where no child claims them. A bond: which connection a child's reqid
+ * belongs to, for as long as anything has that reqid. Some 110 octets for a
+ * pair, 80 (IPv4) or 160 for a claim and 40 for a bond: as small as will do,
  * since there are as many as there are child SAs.
  */
 #ifndef KERNEL_LEDGER_H
@@ -26,8 +28,9 @@
 struct owned {
 	struct map_node by_in;  /* by spi_in */
 	struct map_node by_out; /* by spi_out and remote, if has_out */
-	uint32_t spi_in, spi_out, reqid;
-	uint32_t id; /* tells it from a later one with the same SPI */
+	uint32_t spi_in, spi_out;
+	uint32_t conn, reqid; /* reqid: 0 until an SA of the pair is added */
+	uint32_t id;          /* tells it from a later one with the same SPI */
 	uint8_t mode;
 	bool has_in, has_out;
 	bool sure_out;      /* the back end said that it is there */
@@ -35,7 +38,7 @@ struct owned {
 	struct addr remote; /* the outbound SA's destination */
 };
 
-/* A claim of one connection on one pair of selectors. */
+/* A claim of one reqid on one pair of selectors. */
 struct claim {
 	struct map_node node; /* by the pair */
 	uint64_t order;       /* the highest is in force */
@@ -48,8 +51,15 @@ struct claim {
 	uint8_t octets[]; /* the pair, local and remote tunnel address */
 };
 
+/* A child's reqid in use. */
+struct bond {
+	struct map_node node;
+	uint32_t reqid, conn;
+	uint32_t users; /* pairs and claims */
+};
+
 struct ledger {
-	struct map by_in, by_out, claims;
+	struct map by_in, by_out, claims, bonds;
 	size_t pair_count, claim_count;
 	uint32_t id;    /* the last given out */
 	uint64_t order; /* of the newest claim */
@@ -70,6 +80,11 @@ struct owned *owned_find_out(
 /* The outbound SA comes (spi_out and remote are set), or goes. */
 void owned_insert_out(struct ledger *ledger, struct owned *owned);
 void owned_remove_out(struct ledger *ledger, struct owned *owned);
+/* The pair gets its reqid, which no other connection has. ERR_NOMEM. */
+enum err
+owned_set_reqid(struct ledger *ledger, struct owned *owned, uint32_t reqid);
+/* The connection that has reqid, or 0. */
+uint32_t bond_conn(const struct ledger *ledger, uint32_t reqid);
 /* What the SA of sa->direction is called, into sa. */
 void owned_name(const struct owned *owned, struct kmsg_sa *sa);
 

@@ -149,6 +149,7 @@ ask_policies(struct env *env, struct op *op, uint8_t what,
 	request.sequence = 0;
 	memset(policy, 0, sizeof(*policy));
 	policy->mode = child->mode;
+	policy->conn = child->conn->reqid;
 	policy->reqid = child->reqid;
 	policy->direction = KMSG_OUT;
 	policy->src = *local;

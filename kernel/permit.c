@@ -198,22 +198,22 @@ check_policy(const struct conn *conn, const struct kmsg *request)
 	return NULL;
 }
 
-/* Holds request against every connection of its reqid: the one in force, and
+/* Holds request against every connection of its number: the one in force, and
  * those that were in force a moment ago. NULL: it passes. */
 static const char *
-check(const struct permit *permit, const struct kmsg *request, uint32_t reqid,
+check(const struct permit *permit, const struct kmsg *request, uint32_t conn,
     uint64_t now_ms,
     const char *(*test)(const struct conn *, const struct kmsg *))
 {
-	const char *why = "no connection has this reqid", *reason;
+	const char *why = "no connection has this number", *reason;
 	struct map_node *node;
 	struct known *known;
 
 	for (node =
-	         map_find(&permit->conns, map_hash_u64(&permit->conns, reqid));
+	         map_find(&permit->conns, map_hash_u64(&permit->conns, conn));
 	     node; node = map_next_same(node)) {
 		known = map_entry(node, struct known, node);
-		if (known->conn->reqid != reqid ||
+		if (known->conn->reqid != conn ||
 		    (known->until_ms != 0 && known->until_ms <= now_ms))
 			continue;
 		reason = test(known->conn, request);
@@ -228,7 +228,7 @@ const char *
 permit_sa(
     const struct permit *permit, const struct kmsg *request, uint64_t now_ms)
 {
-	return check(permit, request, request->sa.reqid, now_ms, check_sa);
+	return check(permit, request, request->sa.conn, now_ms, check_sa);
 }
 
 const char *
@@ -236,7 +236,7 @@ permit_selectors(
     const struct permit *permit, const struct kmsg *request, uint64_t now_ms)
 {
 	return check(
-	    permit, request, request->policy.reqid, now_ms, check_policy);
+	    permit, request, request->policy.conn, now_ms, check_policy);
 }
 
 /* The policy ------------------------------------------------------------ */
@@ -283,7 +283,7 @@ permit_policy(
 		return ERR_NOMEM;
 	for (i = 0; i < policy->count; i++) {
 		if (policy->conns[i]->reqid < REQID_FIRST ||
-		    policy->conns[i]->reqid > REQID_LAST)
+		    policy->conns[i]->reqid > REQID_CONN_LAST)
 			continue; /* it would not be told from strangers */
 		fresh[count] = calloc(1, sizeof(**fresh));
 		if (fresh[count] == NULL) {

@@ -34,7 +34,7 @@ enum err permit_policy(
     struct permit *permit, const struct policy *policy, uint64_t now_ms);
 
 /* NULL: it is allowed; else in words why not (static). request is any that
- * speaks of an SA, with reqid and mode; KMSG_SA_ADD is looked at in full. */
+ * speaks of an SA, with conn and mode; KMSG_SA_ADD is looked at in full. */
 const char *permit_sa(
     const struct permit *permit, const struct kmsg *request, uint64_t now_ms);
 const char *permit_selectors(

@@ -49,6 +49,8 @@ struct op {
 
 struct install {
 	struct map pairs, traps;
+	struct map reqid_sets, reqid_numbers; /* kernel/reqid's */
+	uint32_t last_reqid;                  /* the last given out, or 0 */
 	struct op *under_way, *spare;
 	struct linger *lingers;
 };

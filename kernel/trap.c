@@ -48,7 +48,7 @@ ask_trap(struct env *env, struct op *op, uint8_t what, const struct trap *trap,
 	policy->direction = KMSG_OUT;
 	policy->mode = trap->conn->mode;
 	policy->trap = true;
-	policy->reqid = trap->conn->reqid;
+	policy->conn = policy->reqid = trap->conn->reqid;
 	policy->tunnel_src = trap->local;
 	policy->tunnel_dst = trap->remote;
 	for (i = 0; err == OK && i < local.count; i++)

@@ -218,10 +218,8 @@ put_window(
 	return true;
 }
 
-/* A tunnel for one pair of selectors carries them, so that several peers
- * behind one NAT, whose SAs have the same outer addresses and reqid, are told
- * apart. What needs more than one selector takes any (AF_UNSPEC: also the
- * other family), and its policies decide. */
+/* A tunnel for one pair of selectors carries them. What needs more than one
+ * takes any (AF_UNSPEC: also the other family), and its policies decide. */
 static void
 set_selector(struct xfrm_usersa_info *info, const struct kmsg_sa *sa)
 {

@@ -367,7 +367,11 @@ right_values(void **state)
 	policy = fake_policy(world->fake, KMSG_FWD, &one->ts_remote.item[0],
 	    &one->ts_local.item[0]);
 	assert_non_null(policy);
-	assert_int_equal(policy->reqid, world->conn->reqid);
+	assert_int_equal(policy->conn, world->conn->reqid);
+	assert_int_equal(policy->reqid, one->reqid);
+	assert_int_equal(in->reqid, one->reqid);
+	assert_int_equal(out->reqid, one->reqid);
+	assert_int_equal(one->reqid, REQID_CHILD_FIRST);
 	assert_true(addr_equal(&policy->tunnel_dst, &one->local.addr));
 }
 
@@ -722,6 +726,105 @@ same_selectors_two_peers(void **state)
 	child_kill(one, OK, false, NULL);
 }
 
+static unsigned
+sas_with(const struct world *world, uint32_t reqid)
+{
+	unsigned i, count = 0;
+
+	for (i = 0; i < world->fake->sas; i++)
+		count += world->fake->sa[i].reqid == reqid;
+	return count;
+}
+
+static struct child_sa *
+child_of(struct world *world, const char *local, const char *more,
+    const char *remote, const char *and)
+{
+	struct child_sa *made = child(world);
+
+	set_list(&made->ts_local, local, more);
+	set_list(&made->ts_remote, remote, and);
+	get_spi(world, made);
+	assert_int_equal(
+	    install_both(&world->env, made, ticket_of(made), done), OK);
+	turn(world);
+	assert_int_equal(world->err, OK);
+	return made;
+}
+
+static void
+assert_tied(
+    const struct world *world, const struct child_sa *to, const char *remote)
+{
+	struct ts here = ts("10.1.0.0/24"), there = ts(remote);
+	const struct kmsg_policy *policy;
+
+	policy = fake_policy(world->fake, KMSG_OUT, &here, &there);
+	assert_non_null(policy);
+	assert_int_equal(policy->reqid, to->reqid);
+	policy = fake_policy(world->fake, KMSG_IN, &there, &here);
+	assert_non_null(policy);
+	assert_int_equal(policy->reqid, to->reqid);
+}
+
+/* Outer addresses and connection are the same: only the reqid tells a policy
+ * to which SA packets belong. */
+static void
+peers_behind_one_nat(void **state)
+{
+	struct world *world = *state;
+	struct child_sa *one, *two, *next;
+	uint32_t first, second;
+
+	one =
+	    child_of(world, "10.1.0.0/24", NULL, "10.9.1.0/24", "10.9.2.0/24");
+	two =
+	    child_of(world, "10.1.0.0/24", NULL, "10.9.3.0/24", "10.9.4.0/24");
+	first = one->reqid;
+	second = two->reqid;
+	assert_int_not_equal(first, second);
+	assert_int_equal(sas_with(world, first), 2);
+	assert_int_equal(sas_with(world, second), 2);
+	assert_tied(world, one, "10.9.1.0/24");
+	assert_tied(world, one, "10.9.2.0/24");
+	assert_tied(world, two, "10.9.3.0/24");
+	assert_tied(world, two, "10.9.4.0/24");
+	/* A rekey keeps it, whatever the order of its selectors. */
+	next =
+	    child_of(world, "10.1.0.0/24", NULL, "10.9.2.0/24", "10.9.1.0/24");
+	assert_int_equal(next->reqid, first);
+	install_remove(&world->env, one, 5000);
+	assert_int_equal(one->reqid, 0);
+	child_kill(one, OK, false, NULL);
+	turn(world);
+	assert_tied(world, next, "10.9.1.0/24");
+	assert_int_equal(sas_with(world, first), 3);
+	child_kill(next, OK, false, NULL);
+	turn(world);
+	/* The old inbound SA still has the number. */
+	assert_int_equal(sas_with(world, first), 1);
+	assert_tied(world, two, "10.9.4.0/24");
+	next =
+	    child_of(world, "10.1.0.0/24", NULL, "10.9.1.0/24", "10.9.2.0/24");
+	assert_int_equal(next->reqid, first);
+	child_kill(next, OK, false, NULL);
+	world->timers.now_ms += 5000;
+	turn(world);
+	assert_int_equal(sas_with(world, first), 0);
+	/* Whoever comes later gets a number that nobody had. */
+	next =
+	    child_of(world, "10.1.0.0/24", NULL, "10.9.1.0/24", "10.9.2.0/24");
+	assert_int_equal(next->reqid, second + 1);
+	/* One of two children's selectors: the newer one's count, and the
+	 * older one's come back. */
+	one = child_of(world, "10.1.0.0/24", NULL, "10.9.2.0/24", NULL);
+	assert_tied(world, next, "10.9.1.0/24");
+	assert_tied(world, one, "10.9.2.0/24");
+	child_kill(one, OK, false, NULL);
+	turn(world);
+	assert_tied(world, next, "10.9.2.0/24");
+}
+
 /* A trap stays while children of it come and go. */
 static void
 trap(void **state)
@@ -754,6 +857,17 @@ trap(void **state)
 	turn(world);
 	policy = fake_policy(world->fake, KMSG_OUT, &here, &there);
 	assert_true(policy && !policy->trap);
+	/* Set again, as after a reload, it stands back. */
+	assert_int_equal(
+	    install_trap(&world->env, world->conn, &local, &remote), OK);
+	turn(world);
+	policy = fake_policy(world->fake, KMSG_OUT, &here, &there);
+	assert_true(policy && !policy->trap);
+	/* What its own policy reports is no reason for another child. */
+	event.reqid = one->reqid;
+	world->fake->backend.event(world->fake->backend.arg, &event);
+	turn(world);
+	assert_int_equal(world->acquires, 1);
 	child_kill(one, OK, false, NULL);
 	turn(world);
 	policy = fake_policy(world->fake, KMSG_OUT, &here, &there);
@@ -838,6 +952,7 @@ main(void)
 		TEST(query),
 		TEST(move),
 		TEST(same_selectors_two_peers),
+		TEST(peers_behind_one_nat),
 		TEST(trap),
 		TEST(loss),
 		TEST(end_at_once),

@@ -47,6 +47,7 @@ full_sa(struct kmsg *request, bool v6)
 	sa->encap = sa->esn = true;
 	sa->encr = ALG_AES256_CBC;
 	sa->integ = ALG_SHA512_256;
+	sa->conn = 0x123456;
 	sa->reqid = 0xabcdef;
 	sa->replay_window = 4096;
 	sa->src = endpoint(v6 ? "2001:db8::1" : "192.0.2.1", 4500);
@@ -99,6 +100,7 @@ requests_survive(void **state)
 		assert_int_equal(got.sa.direction, KMSG_OUT);
 		assert_int_equal(got.sa.mode, MODE_TRANSPORT);
 		assert_true(got.sa.encap && got.sa.esn);
+		assert_int_equal(got.sa.conn, sent.sa.conn);
 		assert_int_equal(got.sa.reqid, sent.sa.reqid);
 		assert_int_equal(got.sa.replay_window, 4096);
 		assert_true(endpoint_equal(&got.sa.src, &sent.sa.src));
@@ -123,6 +125,7 @@ policies_survive(void **state)
 	policy->direction = KMSG_FWD;
 	policy->mode = MODE_TRANSPORT;
 	policy->trap = true;
+	policy->conn = 6;
 	policy->reqid = 7;
 	policy->src = ts("10.0.0.0/8");
 	policy->dst = ts("192.168.0.1-192.168.0.7[udp/53]");
@@ -132,6 +135,7 @@ policies_survive(void **state)
 	assert_int_equal(got.policy.mode, MODE_TRANSPORT);
 	assert_true(got.policy.trap);
 	assert_false(got.policy.replace);
+	assert_int_equal(got.policy.conn, 6);
 	assert_int_equal(got.policy.reqid, 7);
 	assert_true(ts_equal(&got.policy.src, &policy->src));
 	assert_true(ts_equal(&got.policy.dst, &policy->dst));
@@ -240,12 +244,12 @@ bounds_are_kept(void **state)
 	octets[0] = KMSG_NONE;
 	assert_int_equal(kmsg_get(packed, &got), ERR_SYNTAX);
 	octets[0] = KMSG_SA_ADD;
-	octets[13] = KMSG_FWD; /* the direction */
+	octets[17] = KMSG_FWD; /* the direction */
 	assert_int_equal(kmsg_get(packed, &got), ERR_SYNTAX);
-	octets[13] = KMSG_OUT;
-	octets[15] = 2; /* encap */
+	octets[17] = KMSG_OUT;
+	octets[19] = 2; /* encap */
 	assert_int_equal(kmsg_get(packed, &got), ERR_SYNTAX);
-	octets[15] = 1;
+	octets[19] = 1;
 	assert_int_equal(kmsg_get(packed, &got), OK);
 	/* A key that does not fit is not written. */
 	sent.sa.integ_key_len = KMSG_KEY - 32 + 1;

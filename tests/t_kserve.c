@@ -182,7 +182,7 @@ spi_request(const struct world *world)
 
 	request.sa.direction = KMSG_IN;
 	request.sa.mode = MODE_TUNNEL;
-	request.sa.reqid = world->office->reqid;
+	request.sa.conn = world->office->reqid;
 	request.sa.src.addr = addr("198.51.100.1");
 	request.sa.dst.addr = addr("192.0.2.1");
 	return request;
@@ -195,6 +195,7 @@ sa_request(const struct world *world, uint8_t direction, uint32_t spi_in)
 	struct endpoint other = request.sa.src;
 
 	request.op = KMSG_SA_ADD;
+	request.sa.reqid = REQID_CHILD_FIRST;
 	request.sa.direction = direction;
 	request.sa.spi = request.sa.spi_in = spi_in;
 	request.sa.encr = ALG_AES256_GCM16;
@@ -221,7 +222,8 @@ policy_request(const struct world *world, uint8_t direction)
 	bool out = direction == KMSG_OUT;
 
 	policy->direction = direction;
-	policy->reqid = world->office->reqid;
+	policy->conn = world->office->reqid;
+	policy->reqid = REQID_CHILD_FIRST;
 	policy->src = ts(out ? "10.1.3.0/24" : "10.2.3.0/24");
 	policy->dst = ts(out ? "10.2.3.0/24" : "10.1.3.0/24");
 	policy->tunnel_src = addr(out ? "192.0.2.1" : "198.51.100.1");
@@ -299,7 +301,7 @@ strangers_spis(void **state)
 	struct world *world = *state;
 	struct kmsg request = spi_request(world);
 
-	request.sa.reqid = REQID_LAST;
+	request.sa.conn = REQID_CONN_LAST;
 	refused(world, &request, ERR_REFUSED, "no connection");
 	request = spi_request(world);
 	request.sa.dst.addr = addr("192.0.2.2");
@@ -488,7 +490,7 @@ dynamic_selectors(void **state)
 	struct world *world = *state;
 	struct kmsg request = policy_request(world, KMSG_OUT);
 
-	request.policy.reqid = world->mobile->reqid;
+	request.policy.conn = world->mobile->reqid;
 	request.policy.src = ts("192.0.2.1");
 	request.policy.dst = ts("198.51.100.1[udp/1701]");
 	assert_int_equal(ask(world, &request), OK);
@@ -583,7 +585,7 @@ foreign_spis(void **state)
 	request.sa.spi++;
 	assert_int_equal(ask(world, &request), OK);
 	request = sa_request(world, KMSG_IN, spi);
-	request.sa.reqid = world->mobile->reqid;
+	request.sa.conn = world->mobile->reqid;
 	one_ts(&request.sa.ts_src, "198.51.100.1");
 	one_ts(&request.sa.ts_dst, "192.0.2.1");
 	refused(world, &request, ERR_REFUSED, "not ours");
@@ -592,6 +594,58 @@ foreign_spis(void **state)
 	request = sa_request(world, KMSG_IN, spi);
 	request.sa.dst.addr = addr("192.0.2.9");
 	refused(world, &request, ERR_REFUSED, "another address");
+}
+
+/* What ties SAs to policies is a child's, and one connection's at a time. */
+static void
+reqids(void **state)
+{
+	struct world *world = *state;
+	uint32_t spi = get_spi(world);
+	struct kmsg sa = sa_request(world, KMSG_IN, spi), out;
+	struct kmsg policy = policy_request(world, KMSG_OUT);
+
+	/* A larval SA has the connection's. */
+	assert_int_equal(world->fake->record[0].sa.reqid, world->office->reqid);
+	sa.sa.reqid = world->office->reqid;
+	refused(world, &sa, ERR_REFUSED, "not one of a child");
+	sa.sa.reqid = REQID_LAST + 1;
+	refused(world, &sa, ERR_REFUSED, "not one of a child");
+	policy.policy.reqid = world->office->reqid;
+	refused(world, &policy, ERR_REFUSED, "not one of a child");
+	policy.policy.reqid = 0;
+	refused(world, &policy, ERR_REFUSED, "not one of a child");
+	sa.sa.reqid = REQID_LAST;
+	assert_int_equal(ask(world, &sa), OK);
+	out = sa_request(world, KMSG_OUT, spi);
+	refused(world, &out, ERR_REFUSED, "another reqid");
+	out.sa.reqid = REQID_LAST;
+	assert_int_equal(ask(world, &out), OK);
+	assert_int_equal(world->fake->sa[1].reqid, REQID_LAST);
+	policy.policy.reqid = REQID_LAST;
+	assert_int_equal(ask(world, &policy), OK);
+	/* While it is office's, it is nobody else's. */
+	policy.policy.conn = world->mobile->reqid;
+	policy.policy.src = ts("192.0.2.1");
+	policy.policy.dst = ts("198.51.100.1");
+	refused(world, &policy, ERR_REFUSED, "another connection's");
+	sa.op = KMSG_SA_REMOVE;
+	assert_int_equal(ask(world, &sa), OK);
+	refused(world, &policy, ERR_REFUSED, "another connection's");
+	out = policy_request(world, KMSG_OUT);
+	out.op = KMSG_POLICY_REMOVE;
+	out.policy.reqid = REQID_LAST;
+	assert_int_equal(ask(world, &out), OK);
+	assert_int_equal(ask(world, &policy), OK);
+	/* A trap's is its connection's, whatever the asker says. */
+	policy.policy.trap = true;
+	policy.policy.src = ts("192.0.2.1[udp]");
+	assert_int_equal(ask(world, &policy), OK);
+	assert_int_equal(world->fake->policy[1].reqid, world->mobile->reqid);
+	policy.policy.reqid = 7;
+	policy.op = KMSG_POLICY_REMOVE;
+	assert_int_equal(ask(world, &policy), OK);
+	assert_int_equal(world->fake->strays, 0);
 }
 
 /* Where an SA is, and what its partner is, we know better than the asker. */
@@ -612,7 +666,7 @@ names_are_filled_in(void **state)
 	sa = &world->fake->record[0].sa;
 	assert_true(addr_equal(
 	    &sa->dst.addr, &(struct addr){ ADDR_V4, { 198, 51, 100, 1 } }));
-	assert_int_equal(sa->reqid, world->office->reqid);
+	assert_int_equal(sa->reqid, REQID_CHILD_FIRST);
 	assert_int_equal(world->fake->sas, 1);
 	/* The inbound SA takes a forgotten outbound one along. */
 	request = sa_request(world, KMSG_OUT, spi);
@@ -697,7 +751,8 @@ two_claims(void **state)
 	const struct kmsg_policy *there;
 	struct ts src = one.policy.src, dst = one.policy.dst;
 
-	two.policy.reqid = world->mobile->reqid;
+	two.policy.conn = world->mobile->reqid;
+	two.policy.reqid = REQID_CHILD_FIRST + 1;
 	two.policy.tunnel_dst = addr("192.0.2.200");
 	world->mobile->local.subnets = world->office->local.subnets;
 	world->mobile->remote.subnets = world->office->remote.subnets;
@@ -707,7 +762,11 @@ two_claims(void **state)
 	assert_int_equal(ask(world, &two), OK);
 	assert_int_equal(world->fake->policies, 1);
 	there = fake_policy(world->fake, KMSG_OUT, &src, &dst);
-	assert_int_equal(there->reqid, world->mobile->reqid);
+	assert_int_equal(there->reqid, REQID_CHILD_FIRST + 1);
+	/* Nor does a trap that is set again. */
+	fake_forget(world->fake);
+	assert_int_equal(ask(world, &trap), OK);
+	assert_int_equal(world->fake->count, 0);
 	/* The one that is not in force goes without a trace. */
 	one.op = KMSG_POLICY_REMOVE;
 	fake_forget(world->fake);
@@ -975,13 +1034,13 @@ over_a_link(void **state)
 	request = sa_request(world, KMSG_IN, far.answer.spi);
 	assert_int_equal(
 	    kernel->ops->submit(kernel, &request, far_done, &far), OK);
-	request.sa.reqid = REQID_LAST;
+	request.sa.conn = REQID_CONN_LAST;
 	assert_int_equal(
 	    kernel->ops->submit(kernel, &request, far_done, &far), OK);
 	run(&far);
 	assert_int_equal(far.done, 3);
 	assert_int_equal(far.answer.err, ERR_REFUSED);
-	assert_string_equal(far.answer.text, "no connection has this reqid");
+	assert_string_equal(far.answer.text, "no connection has this number");
 	assert_int_equal(world->fake->sas, 1);
 	event.spi = far.answer.spi;
 	event.remote.addr = addr("192.0.2.1");
@@ -1146,6 +1205,7 @@ main(void)
 		TEST(wrong_algorithms),
 		TEST(esn_as_configured),
 		TEST(foreign_spis),
+		TEST(reqids),
 		TEST(names_are_filled_in),
 		TEST(backend_refusals),
 		TEST(refusals_that_are_superseded),

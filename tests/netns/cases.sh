@@ -251,6 +251,101 @@ behind_nat() { # VERSION
 case_v2_behind_nat() { behind_nat 2; }
 case_v1_behind_nat() { behind_nat 1; }
 
+# Two peers of one connection behind one NAT, with several selectors each: their
+# SAs have the same outer addresses, and each one's traffic takes its own.
+behind_one_nat() { # HOST NUMBER FIRST-NET SECOND-NET
+	net_host "$1"
+	net_link nat 172.16.$2.1/24 "$1" 172.16.$2.2/24 inside$2 wire
+	net_inner "$1" 10.2.$3.1/24
+	net_inner "$1" 10.2.$4.1/24
+	ip -n "$NET_ID-$1" route add default via 172.16.$2.1
+	orthrus_start "$1" "
+conn net
+	authby=psk
+	keyexchange=ikev2
+	left=172.16.$2.2
+	right=$L
+	leftid=$1.example
+	rightid=ours.example
+	leftsubnet=10.2.$3.0/24,10.2.$4.0/24
+	rightsubnet=10.1.0.0/24,10.3.0.0/24
+	ike=aes128-sha256-x25519
+	esp=aes128gcm16
+	auto=add
+" "@ours.example @$1.example : PSK \"$NET_PSK\""
+	orthrus "$1" up net
+}
+every_way() { # HOST FIRST-NET SECOND-NET
+	local here there
+	for here in 10.1.0.1 10.3.0.1; do
+		for there in 10.2.$2.1 10.2.$3.1; do
+			net_ping "$1" "$there" "$here" 2
+			net_ping ours "$here" "$there" 2
+		done
+	done
+}
+case_v2_peers_behind_nat() {
+	local before reqids
+	net_host ours nat
+	net_link ours $L/24 nat 192.0.2.254/24 wire outside
+	net_inner ours 10.1.0.1/24
+	net_inner ours 10.3.0.1/24
+	ip -n "$NET_ID-ours" route add 10.2.0.0/16 via 192.0.2.254
+	ns nat nft -f - <<-X
+		table ip nat {
+			chain post {
+				type nat hook postrouting priority 100
+				oifname outside masquerade random
+			}
+		}
+	X
+	orthrus_start ours "
+conn net
+	authby=psk
+	keyexchange=ikev2
+	left=$L
+	right=%any
+	leftid=ours.example
+	rightid=%any
+	leftsubnet=10.1.0.0/24,10.3.0.0/24
+	rightsubnet=10.2.0.0/16
+	ike=aes128-sha256-x25519
+	esp=aes128gcm16
+	auto=add
+	lifetime=60s
+	margintime=30s
+	rekeyfuzz=0%
+" "@ours.example @peer.example : PSK \"$NET_PSK\"
+@ours.example @other.example : PSK \"$NET_PSK\""
+	behind_one_nat peer 1 1 2
+	behind_one_nat other 2 3 4
+	net_until 5 ours_has 2
+	every_way peer 1 2
+	every_way other 3 4
+	every_way peer 1 2
+	# The reqids stay while the SAs are renewed.
+	before=$(ours_spis)
+	reqids=$(ours_reqids)
+	[ "$(echo "$reqids" | wc -l)" = 2 ]
+	net_until 60 none_of "$before"
+	net_until 5 ours_has 2
+	every_way other 3 4
+	every_way peer 1 2
+	[ "$(ours_reqids)" = "$reqids" ]
+	orthrus other down net
+	net_until 8 ours_has 1
+	every_way peer 1 2
+}
+ours_reqids() {
+	orthrus ours list sas --json | grep -o '"reqid": *[0-9]*' | sort -u
+}
+none_of() { # SPIS
+	local spi
+	for spi in $(echo "$1" | grep -o '"[^"]*"$'); do
+		! ours_spis | grep -q "$spi" || return 1
+	done
+}
+
 # A wrong PSK is refused, and said so, on either side.
 wrong_psk() { # VERSION
 	two_hosts
