@@ -290,6 +290,17 @@ fake_kernel_fini(struct fake_kernel *kernel)
 	kernel->policy = NULL;
 }
 
+/* RFC 4301 4.4.1: narrower policies come before wider ones; of equals, the
+ * newest; a trap last. */
+static bool
+is_before(const struct kmsg_policy *policy, const struct kmsg_policy *best)
+{
+	if (best == NULL || policy->trap != best->trap)
+		return best == NULL || best->trap;
+	return ts_within(&policy->src, &best->src) &&
+	       ts_within(&policy->dst, &best->dst);
+}
+
 struct fake_sa *
 fake_kernel_send(
     struct fake_kernel *kernel, const struct addr *src, const struct addr *dst)
@@ -304,7 +315,7 @@ fake_kernel_send(
 		if (policy->direction == KMSG_OUT &&
 		    ts_contains(&policy->src, src, 0, 0) &&
 		    ts_contains(&policy->dst, dst, 0, 0) &&
-		    (best == NULL || best->trap))
+		    is_before(policy, best))
 			best = policy;
 	}
 	if (best == NULL)
