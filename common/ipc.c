@@ -421,6 +421,15 @@ ipc_collect(struct msghdr *msg, int fds[static IPC_FDS])
 	return count;
 }
 
+int
+ipc_keep_fd(const struct ipc_frame *frame, size_t at)
+{
+	int fd = frame->fds[at];
+
+	frame->fds[at] = -1;
+	return fd;
+}
+
 static void
 ipc_destroy(struct ipc *ipc)
 {

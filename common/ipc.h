@@ -53,6 +53,9 @@ struct ipc_frame {
 	size_t fd_count;
 };
 
+/* Takes descriptor number at of those that came along over. */
+int ipc_keep_fd(const struct ipc_frame *frame, size_t at);
+
 #define IPC_IN   1 /* we accept it */
 #define IPC_OUT  2 /* we send it */
 #define IPC_FD   4 /* carries descriptors: at least one */

@@ -69,15 +69,6 @@ on_gone(void *arg)
 
 /* From the parent ------------------------------------------------------- */
 
-static int
-keep_fd(const struct ipc_frame *frame, size_t at)
-{
-	int fd = frame->fds[at];
-
-	frame->fds[at] = -1;
-	return fd;
-}
-
 static enum err
 handle_start(void *arg, const struct ipc_frame *frame)
 {
@@ -99,10 +90,10 @@ handle_start(void *arg, const struct ipc_frame *frame)
 			outer_close(&sockets);
 			return ERR_SHORT;
 		}
-		sockets.fd[i] = keep_fd(frame, at++);
+		sockets.fd[i] = ipc_keep_fd(frame, at++);
 	}
 	espd->plane = plane_new(
-	    espd->loop, espd->log, keep_fd(frame, 0), &sockets, &events);
+	    espd->loop, espd->log, ipc_keep_fd(frame, 0), &sockets, &events);
 	return espd->plane ? OK : ERR_NOMEM;
 }
 

@@ -89,15 +89,6 @@ parent_closed(void *arg, enum err err, const char *why)
 
 /* Messages from the parent ---------------------------------------------- */
 
-static int
-keep_fd(const struct ipc_frame *frame, size_t at)
-{
-	int fd = frame->fds[at];
-
-	frame->fds[at] = -1;
-	return fd;
-}
-
 static enum err
 handle_start(void *arg, const struct ipc_frame *frame)
 {
@@ -122,7 +113,7 @@ handle_start(void *arg, const struct ipc_frame *frame)
 			continue;
 		if (at == frame->fd_count)
 			return ERR_SHORT;
-		*slot[i] = keep_fd(frame, at++);
+		*slot[i] = ipc_keep_fd(frame, at++);
 	}
 	sockets->ike_port = start.ike_port;
 	sockets->natt_port = start.natt_port;
@@ -136,7 +127,7 @@ handle_kernel(void *arg, const struct ipc_frame *frame)
 {
 	struct gate *gate = arg;
 
-	gate->kernel_fd = keep_fd(frame, 0);
+	gate->kernel_fd = ipc_keep_fd(frame, 0);
 	return OK;
 }
 
@@ -144,7 +135,7 @@ static enum err
 handle_vault(void *arg, const struct ipc_frame *frame)
 {
 	struct gate *gate = arg;
-	int fd = keep_fd(frame, 0);
+	int fd = ipc_keep_fd(frame, 0);
 	enum err err;
 
 	if (gate->gateway == NULL) {

@@ -82,18 +82,6 @@ parent_start_gate(struct parent *parent)
 	}
 }
 
-void
-parent_log_diags(struct parent *parent, const struct diags *diags)
-{
-	char line[1024];
-
-	for (size_t i = 0; i < diags->count; i++)
-		log_write(parent->log,
-		    diags->item[i].level == DIAG_ERROR ? LOG_LEVEL_ERROR
-		                                       : LOG_LEVEL_WARNING,
-		    "%s", diag_text(&diags->item[i], line, sizeof(line)));
-}
-
 /* Signals and the end --------------------------------------------------- */
 
 static void
@@ -226,7 +214,7 @@ parent_open(struct parent *parent)
 	enum err err = setup_read(&parent->setup, parent->options->conf, true,
 	    &diags, &parent->policy);
 
-	parent_log_diags(parent, &diags);
+	setup_log_diags(parent->log, &diags);
 	diags_fini(&diags);
 	if (err != OK)
 		return err;

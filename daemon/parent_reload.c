@@ -69,7 +69,7 @@ parent_reload(struct parent *parent, uint64_t asker)
 		free(text);
 		parent_reload_end(parent);
 	} else {
-		parent_log_diags(parent, &diags);
+		setup_log_diags(parent->log, &diags);
 		/* Without a vault the next one reads them. */
 		if (parent_load_secrets(parent) != OK)
 			parent_reload_adopt(parent);

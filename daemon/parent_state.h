@@ -51,7 +51,6 @@ struct parent {
 
 /* parent.c */
 void parent_start_gate(struct parent *parent);
-void parent_log_diags(struct parent *parent, const struct diags *diags);
 
 /* parent_gate.c: gate has been started, fd is our end of its link. */
 void parent_gate_started(struct parent *parent, int fd);

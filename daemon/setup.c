@@ -298,3 +298,15 @@ setup_diags_text(const struct diags *diags)
 	}
 	return text.at;
 }
+
+void
+setup_log_diags(struct log *log, const struct diags *diags)
+{
+	char line[1024];
+
+	for (size_t i = 0; i < diags->count; i++)
+		log_write(log,
+		    diags->item[i].level == DIAG_ERROR ? LOG_LEVEL_ERROR
+		                                       : LOG_LEVEL_WARNING,
+		    "%s", diag_text(&diags->item[i], line, sizeof(line)));
+}

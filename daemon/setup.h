@@ -16,6 +16,7 @@
 #include "common/addr.h"
 #include "common/buf.h"
 #include "common/err.h"
+#include "common/log.h"
 #include "common/policy.h"
 #include "conf/diag.h"
 #include "conf/load.h"
@@ -54,5 +55,7 @@ enum err setup_receive(struct setup *setup, int fd);
 /* Each diagnostic on a line; NULL when there is none or memory is short. The
  * caller frees it. */
 char *setup_diags_text(const struct diags *diags);
+/* Each as a line of the log. */
+void setup_log_diags(struct log *log, const struct diags *diags);
 
 #endif

@@ -40,19 +40,6 @@ struct single {
 	struct control_facts facts;
 };
 
-static void
-log_diags(struct single *single, const struct diags *diags)
-{
-	char line[1024];
-
-	for (size_t i = 0; i < diags->count; i++)
-		log_write(single->log,
-		    diags->item[i].level == DIAG_ERROR ? LOG_LEVEL_ERROR
-		                                       : LOG_LEVEL_WARNING,
-		    "%s", diag_text(&diags->item[i], line, sizeof(line)));
-}
-
-/* After the first time, an error leaves what is in force. */
 static enum err
 read_secrets(struct single *single, bool first, char **text)
 {
@@ -65,7 +52,7 @@ read_secrets(struct single *single, bool first, char **text)
 	bundle_init(&bundle, secretpath_read, (void *)(uintptr_t)path);
 	secrets = secrets_load(&bundle, path, ++single->generation, &diags);
 	bundle_fini(&bundle);
-	log_diags(single, &diags);
+	setup_log_diags(single->log, &diags);
 	if (secrets != NULL && diags.errors > 0 && !first) {
 		*text = setup_diags_text(&diags);
 		secrets_unref(secrets);
@@ -93,7 +80,7 @@ take_files(struct single *single, bool first, char **text)
 	    setup_read(&setup, single->options->conf, first, &diags, &policy);
 
 	if (err == OK || first)
-		log_diags(single, &diags);
+		setup_log_diags(single->log, &diags);
 	if (err != OK)
 		*text = setup_diags_text(&diags);
 	if (err == OK)

@@ -155,13 +155,11 @@ static enum err
 on_gate(void *arg, const struct ipc_frame *frame)
 {
 	struct vaultd *vaultd = arg;
-	int fd = frame->fds[0];
 
 	if (frame->fd_count != 1)
 		return ERR_SYNTAX;
-	frame->fds[0] = -1;
 	ipc_free(vaultd->gate);
-	vaultd->gate = ipc_new(vaultd->loop, fd, gate_rows,
+	vaultd->gate = ipc_new(vaultd->loop, ipc_keep_fd(frame, 0), gate_rows,
 	    sizeof(gate_rows) / sizeof(gate_rows[0]), on_gate_closed, vaultd);
 	if (!vaultd->gate)
 		log_write(vaultd->log, LOG_LEVEL_ERROR,

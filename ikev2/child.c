@@ -448,18 +448,6 @@ v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	return v2_wait(x);
 }
 
-/* RFC 7296 2.8.1: both rekeyed the same child; the exchange with the lowest of
- * the four nonces made the redundant one. */
-static bool
-lost(const struct v2_exchange *x)
-{
-	struct view i = secret_view(&x->nonce_i), r = secret_view(&x->nonce_r);
-	struct view own = v2_nonce_compare(i, r) < 0 ? i : r;
-
-	return x->rival != 0 &&
-	       v2_nonce_compare(own, secret_view(&x->rival_nonce)) < 0;
-}
-
 enum verdict
 v2_child_i_install(
     struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
@@ -480,8 +468,9 @@ v2_child_i_install(
 		return refuse_answer(x, err, err_text(err));
 	/* The redundant one may carry what the peer sends until our Delete
 	 * arrives, and nothing of ours. */
-	err = lost(x) ? install_inbound(sa->env, child, ticket, v2_install_done)
-	              : install_both(sa->env, child, ticket, v2_install_done);
+	err = v2_rekey_lost(x)
+	          ? install_inbound(sa->env, child, ticket, v2_install_done)
+	          : install_both(sa->env, child, ticket, v2_install_done);
 	if (v2_ask(x, err) != OK)
 		return refuse_answer(x, err, err_text(err));
 	return v2_wait(x);
@@ -531,7 +520,7 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		    x->asked_text[0] != '\0' ? x->asked_text
 		                             : "the kernel refused it");
 	x->child = 0;
-	if (lost(x)) {
+	if (v2_rekey_lost(x)) {
 		env_count(sa->env, COUNTER_COLLISIONS);
 		child->state = CHILD_REKEYED;
 		child->rekeyed_by = x->rival;

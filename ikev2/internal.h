@@ -187,6 +187,9 @@ struct v2_exchange *v2_exchange_new(
 /* Our exchange that is under way, or NULL (the window is one). */
 struct v2_exchange *v2_own_exchange(struct v2_sa *v2);
 struct v2_exchange *v2_by_ticket(struct env *env, struct ticket ticket);
+/* RFC 7296 2.8.1, 2.8.2: both rekeyed the same SA, and this exchange of ours,
+ * with the lowest of the four nonces, made the redundant one. */
+bool v2_rekey_lost(const struct v2_exchange *x);
 
 /* Steps that ask: counts one more answer to wait for, if err is OK. */
 enum err v2_ask(struct v2_exchange *x, enum err err);

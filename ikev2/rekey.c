@@ -245,10 +245,8 @@ v2_rekey_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	return v2_wait(x);
 }
 
-/* RFC 7296 2.8.2: the exchange with the lowest of four nonces made the
- * redundant SA. */
-static bool
-lost(const struct v2_exchange *x)
+bool
+v2_rekey_lost(const struct v2_exchange *x)
 {
 	struct view i = secret_view(&x->nonce_i), r = secret_view(&x->nonce_r);
 	struct view own = v2_nonce_compare(i, r) < 0 ? i : r;
@@ -276,7 +274,7 @@ v2_rekey_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	x->heir = 0;
 	if (x->rival != 0)
 		env_count(sa->env, COUNTER_COLLISIONS);
-	if (lost(x) && rival != NULL) {
+	if (v2_rekey_lost(x) && rival != NULL) {
 		/* Ours is redundant and deleted by us; the old one by the
 		 * peer. */
 		retire(heir);
