@@ -15,6 +15,7 @@
 #include "kernel/inner.h"
 #include "kernel/spd.h"
 #include "kernel/tun.h"
+#include "kernel/whole.h"
 
 #define READS         16          /* from the device in one turn */
 #define SCRATCH       (256 << 10) /* for packets that are put together */
@@ -76,6 +77,7 @@ struct plane {
 	struct tun_join *join;
 	struct spd *spd;
 	struct hold *hold;
+	struct whole *whole;
 	struct map in, out, groups;
 	uint8_t *tun_octets; /* one packet of the device */
 	uint8_t *scratch;
@@ -579,7 +581,7 @@ send_tunnel(struct plane *plane, struct sa *sa, struct tun_cut *cut)
 }
 
 /* The IP header stays behind: the system writes one with the same addresses.
- * RFC 4301 7: fragments do not go through transport mode. */
+ * RFC 4301 7: fragments do not go through transport mode, but the datagram. */
 static void
 send_transport(struct plane *plane, struct sa *sa, struct tun_cut *cut)
 {
@@ -588,8 +590,14 @@ send_transport(struct plane *plane, struct sa *sa, struct tun_cut *cut)
 	size_t head = esp_head_len(sa->esp);
 	uint8_t *room, *whole;
 
+	if (!addr_equal(&cut->inner.dst, &sa->dst.addr)) {
+		plane->stats.no_policy++;
+		return;
+	}
 	if (cut->inner.fragment) {
-		plane->stats.malformed++;
+		if (whole_begin(plane->whole, cut->packet, &cut->inner,
+		        now(plane)) != OK)
+			plane->stats.malformed++;
 		return;
 	}
 	while ((len = tun_cut_next(cut)) > 0) {
@@ -609,12 +617,22 @@ static void
 take_from_tun(struct plane *plane, const uint8_t *octets, size_t len)
 {
 	struct policy_out *policy;
+	struct view datagram;
 	struct tun_cut cut;
 	struct sa *sa;
 
 	if (tun_cut(&cut, octets, len) != OK) {
 		plane->stats.malformed++;
 		return;
+	}
+	if (cut.inner.fragment &&
+	    whole_continue(plane->whole, cut.packet, &cut.inner, now(plane),
+	        &datagram) == OK) {
+		octets = datagram.at;
+		len = datagram.len;
+		if (len == 0 || tun_cut(&cut, octets, len) != OK)
+			return;
+		cut.inner.df = false; /* the system cut it before us */
 	}
 	policy = policy_of(spd_match(plane->spd, &cut.inner));
 	if (policy == NULL) {
@@ -947,10 +965,11 @@ plane_new(struct loop *loop, struct log *log, int tun,
 	plane->join = tun_join_new(tun);
 	plane->spd = spd_new();
 	plane->hold = hold_new();
+	plane->whole = whole_new();
 	plane->tun_octets = malloc(TUN_HEADER + TUN_PACKET);
 	plane->scratch = malloc(SCRATCH);
 	if (plane->outer && plane->join && plane->spd && plane->hold &&
-	    plane->tun_octets && plane->scratch)
+	    plane->whole && plane->tun_octets && plane->scratch)
 		plane->tun_watch =
 		    loop_watch(loop, tun, tun_readable, NULL, plane);
 	if (plane->tun_watch)
@@ -988,6 +1007,7 @@ plane_free(struct plane *plane)
 	map_each(&plane->out, free_in_map, plane);
 	spd_free(plane->spd, free_policy);
 	hold_free(plane->hold);
+	whole_free(plane->whole);
 	map_each(&plane->groups, free_group, NULL);
 	map_fini(&plane->in);
 	map_fini(&plane->out);

@@ -547,6 +547,82 @@ expires(void **state)
 	world_free(world);
 }
 
+/* A fragment of a UDP datagram between the hosts themselves, octets at to at. */
+static void
+send_piece(struct side *side, uint8_t dst, size_t whole, size_t at, size_t to)
+{
+	static uint8_t octets[TUN_HEADER + TUN_PACKET];
+	uint8_t *ip = octets + TUN_HEADER;
+	size_t len = 20 + to - at, i;
+	size_t field = at / 8 + (to < whole ? 0x2000u : 0);
+
+	memset(octets, 0, TUN_HEADER + 20);
+	memcpy(ip,
+	    (uint8_t[]){ 0x45, 2, (uint8_t)(len >> 8), (uint8_t)len, 7,
+	        (uint8_t)whole, (uint8_t)(field >> 8), (uint8_t)field, 64,
+	        INNER_UDP },
+	    10);
+	memcpy(ip + 12, (uint8_t[]){ 127, 0, 0, 1, 127, 0, 0, dst }, 8);
+	inner_v4_checksum(ip, 20);
+	for (i = at; i < to; i++)
+		ip[20 + i - at] = (uint8_t)(i * 7 + (i >> 8));
+	if (at == 0)
+		memcpy(ip + 20, (uint8_t[]){ 6, 165, 6, 165 }, 4);
+	assert_int_equal(
+	    write(side->tun, octets, TUN_HEADER + len), TUN_HEADER + len);
+}
+
+/* RFC 4301 7: transport mode takes datagrams, not what the system cut for the
+ * device. */
+static void
+transport_takes_whole(void **state)
+{
+	static uint8_t out[TUN_HEADER + TUN_PACKET];
+	static const size_t sizes[] = { 1500, 9000, 60000 };
+	struct world *world = world_new();
+	struct kmsg in = sa(&world->b, &world->a, KMSG_IN, 1000,
+	    "127.0.0.1/32[udp/1701]", "127.0.0.1/32[udp/1701]");
+	struct kmsg to = sa(&world->a, &world->b, KMSG_OUT, 1000,
+	    "127.0.0.1/32[udp/1701]", "127.0.0.0/8[udp/1701]");
+	struct inner inner;
+	size_t i, at, len;
+
+	(void)state;
+	in.sa.mode = to.sa.mode = MODE_TRANSPORT;
+	good(&world->b, in);
+	good(&world->a, to);
+	good(&world->a, policy(&world->b, "127.0.0.1/32[udp/1701]",
+	                    "127.0.0.0/8[udp/1701]", false));
+	for (i = 0; i < 3; i++) {
+		/* Two at once, one of which misses a piece. */
+		send_piece(&world->a, 1, sizes[i] + 1, 0, 1376);
+		for (at = 0; at < sizes[i]; at += 1376)
+			send_piece(&world->a, 1, sizes[i], at,
+			    at + 1376 < sizes[i] ? at + 1376 : sizes[i]);
+		send_piece(&world->a, 1, sizes[i] + 1, 1384, sizes[i] + 1);
+		send_piece(&world->a, 1, sizes[i] + 1, 1376, sizes[i] + 1);
+		settle(world);
+		assert_int_equal(
+		    received(&world->b, out, sizeof(out), &len), 1);
+		assert_int_equal(len, TUN_HEADER + 20 + sizes[i]);
+		assert_int_equal(
+		    inner_parse(&inner, out + TUN_HEADER, len - TUN_HEADER),
+		    OK);
+		assert_false(inner.fragment);
+		assert_int_equal(inner.src_port, 1701);
+		for (at = 4; at < sizes[i]; at++)
+			assert_int_equal(out[TUN_HEADER + 20 + at],
+			    (uint8_t)(at * 7 + (at >> 8)));
+	}
+	/* To another host than the SA's: the peer would take it for its own. */
+	send_piece(&world->a, 2, 100, 0, 100);
+	settle(world);
+	assert_int_equal(received(&world->b, out, sizeof(out), &len), 0);
+	assert_int_equal(received(&world->a, out, sizeof(out), &len), 0);
+	assert_int_equal(plane_stats(world->a.plane).out, 3);
+	world_free(world);
+}
+
 /* RFC 4303 3.3.3: a new SA is asked for in time, and the counter never
  * cycles. */
 static void
@@ -654,6 +730,7 @@ main(void)
 		cmocka_unit_test(mapping_and_move),
 		cmocka_unit_test(expires),
 		cmocka_unit_test(counts_to_the_end),
+		cmocka_unit_test(transport_takes_whole),
 		cmocka_unit_test(stands_garbage),
 	};
 
