@@ -308,15 +308,54 @@ distrust(struct exchange *exchange, enum err err, const char *text)
 	return fsm_fail(exchange, err, 0, "%s", text);
 }
 
+/* RFC 7296 1.2: the failures that leave the IKE SA. Any other, and one that we
+ * do not know, is the whole request's (3.10.1). */
+static bool
+child_alone(uint16_t notify)
+{
+	switch (notify) {
+	case N_NO_PROPOSAL_CHOSEN:
+	case N_SINGLE_PAIR_REQUIRED:
+	case N_NO_ADDITIONAL_SAS:
+	case N_INTERNAL_ADDRESS_FAILURE:
+	case N_FAILED_CP_REQUIRED:
+	case N_TS_UNACCEPTABLE:
+	case N_TEMPORARY_FAILURE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static const struct payload *
+fatal_error(const struct msg *msg)
+{
+	size_t i;
+
+	for (i = 0; i < msg->count; i++)
+		if (kind_is_error(msg->payload[i].kind) &&
+		    !child_alone(msg->payload[i].notify.type))
+			return &msg->payload[i];
+	return NULL;
+}
+
 enum verdict
 v2_auth_i_check(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
 	const struct payload *idr = msg_payload(msg, KIND_IDR, 0);
+	const struct payload *error = fatal_error(msg);
 	struct conn *conn = sa->conn;
 	struct view mac;
 	enum err err;
 
+	if (error != NULL) {
+		/* It may think that the SA is up. */
+		v2_last_word(v2_of(sa), 0);
+		return fsm_fail(exchange, ERR_PEER, 0,
+		    "the peer answered %s (%u)",
+		    kind_text((enum kind)error->kind), error->notify.type);
+	}
 	err = v2_id_read(idr->body, &x->peer_id);
 	if (err != OK)
 		return distrust(exchange, err, "an IDr that is no identity");

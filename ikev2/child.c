@@ -302,6 +302,14 @@ v2_child_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	return DONE;
 }
 
+/* After a rekey that failed. */
+static void
+rekey_later(struct child_sa *old)
+{
+	if (old != NULL && old->rekeyed_by == 0 && !old->stale)
+		timer_set(old->sa->env->timers, &old->rekey_timer, RETRY_MS);
+}
+
 /* A child that the peer has made and we do not want: it is told, and the IKE
  * SA stays (RFC 7296 1.2, 1.4.1). */
 static enum verdict
@@ -315,7 +323,13 @@ refuse_answer(struct v2_exchange *x, enum err err, const char *text)
 	if (child == NULL)
 		return DONE;
 	v2_task_delete_spi(v2_of(sa), child->spi_in);
-	child_kill(child, err, false, text);
+	if (x->old_child == 0) {
+		child_kill(child, err, false, text);
+		return DONE;
+	}
+	/* Of a rekey that failed nobody hears: the old child is there. */
+	v2_child_drop(child);
+	rekey_later(v2_child_old(x));
 	return DONE;
 }
 
@@ -423,6 +437,10 @@ v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		child_kill(child, ERR_PEER, true, text);
 		return DONE;
 	}
+	/* RFC 7296 3.10.1: beside an error that we do not know, nothing
+	 * counts. */
+	if (error != NULL)
+		return refuse_answer(x, ERR_PEER, "an answer with an error");
 	if (!msg_has(msg, KIND_SA) || !msg_has(msg, KIND_TSI) ||
 	    !msg_has(msg, KIND_TSR))
 		return refuse_answer(
@@ -644,7 +662,6 @@ v2_child_i_refused(
 void
 v2_child_gave_up(struct v2_exchange *x)
 {
-	struct ike_sa *sa = x->x.sa;
 	struct child_sa *child = v2_child_of(x), *old = v2_child_old(x);
 
 	x->child = 0;
@@ -656,8 +673,7 @@ v2_child_gave_up(struct v2_exchange *x)
 	}
 	if (child != NULL)
 		v2_child_drop(child);
-	if (old != NULL && old->rekeyed_by == 0)
-		timer_set(sa->env->timers, &old->rekey_timer, RETRY_MS);
+	rekey_later(old);
 }
 
 /* The end of a replaced child -------------------------------------------- */
@@ -693,11 +709,48 @@ activate(struct child_sa *child)
 		    env, sa_ticket(child->sa, NULL, child), err, NULL);
 }
 
+/* The child that heir replaced, as long as it has not been deleted. */
+static struct child_sa *
+replaced_by(const struct child_sa *heir)
+{
+	struct child_sa *child;
+
+	for (child = heir->sa->children; child != NULL; child = child->next)
+		if (child != heir && child->state == CHILD_REKEYED &&
+		    child->rekeyed_by == heir->serial)
+			return child;
+	return NULL;
+}
+
+/* The peer, who began the rekey, could not use what came of it, and deletes
+ * that before the old child: which serves on, as if nothing had been. */
+static void
+reinstate(struct child_sa *old, struct child_sa *heir)
+{
+	struct env *env = old->sa->env;
+	uint64_t now = env_now(env);
+
+	sa_log(old->sa, LOG_LEVEL_INFO,
+	    "the peer takes the rekey back: child %08x in, %08x out stays",
+	    old->spi_in, old->spi_out);
+	old->state = CHILD_UP;
+	old->rekeyed_by = 0;
+	timer_set(env->timers, &old->expire_timer,
+	    old->expire_at_ms > now ? old->expire_at_ms - now : 0);
+	if (old->conn->rekey)
+		timer_set(env->timers, &old->rekey_timer, 2 * RETRY_MS);
+	/* Whoever was told of the heir knows that it goes. */
+	if (heir->state == CHILD_UP)
+		sa_event(old->sa, old, EVENT_CHILD_REKEYED, OK, true, NULL);
+	heir->rekeyed_by = heir->serial;
+}
+
 void
 v2_child_retire(struct child_sa *child, bool by_peer)
 {
 	struct sadb *sadb = child->sa->env->sadb;
 	struct child_sa *heir = child_by_serial(sadb, child->rekeyed_by);
+	struct child_sa *old = by_peer ? replaced_by(child) : NULL;
 	struct v2_exchange *own = v2_own_exchange(v2_of(child->sa));
 
 	/* The peer has counted the nonces before us and takes back what it
@@ -706,6 +759,8 @@ v2_child_retire(struct child_sa *child, bool by_peer)
 		child->rekeyed_by = child->serial;
 	if (heir != NULL && heir != child)
 		activate(heir);
+	if (old != NULL && child->rekeyed_by == 0)
+		reinstate(old, child);
 	if (child->rekeyed_by != 0) {
 		child->state = CHILD_REKEYED;
 		child_linger(child, V2_LINGER_MS);

@@ -13,14 +13,15 @@
 
 #define POLL_MS 500 /* to the first look for traffic on a rekeyed child */
 
-/* Refuses the child; in IKE_AUTH the IKE SA goes on without it. */
+/* Refuses the child; in IKE_AUTH the IKE SA goes on without it (RFC 7296 1.2),
+ * except after a syntax error, which is fatal (2.21.3). */
 static enum verdict
 refuse(struct v2_exchange *x, enum err err, uint16_t notify, const char *text)
 {
 	struct ike_sa *sa = x->x.sa;
 	struct child_sa *child = v2_child_of(x);
 
-	if (!v2_child_in_auth(x))
+	if (!v2_child_in_auth(x) || notify == N_INVALID_SYNTAX)
 		return fsm_fail(&x->x, err, notify, "child refused: %s", text);
 	sa_log(sa, LOG_LEVEL_WARNING, "child refused: %s", text);
 	x->child_error = notify;
@@ -115,6 +116,20 @@ read_wish(const struct msg *msg, struct wish *wish)
 	return err;
 }
 
+/* No packet is of two families. */
+static bool
+family_in_common(const struct ts_list *local, const struct ts_list *remote)
+{
+	unsigned i, j;
+
+	for (i = 0; i < local->count; i++)
+		for (j = 0; j < remote->count; j++)
+			if (local->item[i].first.family ==
+			    remote->item[j].first.family)
+				return true;
+	return false;
+}
+
 static enum err
 narrow(const struct ike_sa *sa, const struct conn *conn,
     const struct child_sa *old, struct wish *wish)
@@ -142,6 +157,8 @@ narrow(const struct ike_sa *sa, const struct conn *conn,
 	err = ts_narrow(&local, &own, &wish->ts_local);
 	if (err == OK)
 		err = ts_narrow(&remote, &peer, &wish->ts_remote);
+	if (err == OK && !family_in_common(&wish->ts_local, &wish->ts_remote))
+		err = ERR_TS;
 	if (old == NULL ||
 	    (err == OK && ts_list_within(&old->ts_local, &wish->ts_local) &&
 	        ts_list_within(&old->ts_remote, &wish->ts_remote)))

@@ -603,6 +603,7 @@ v2_init_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (err != OK)
 		return fsm_fail(exchange, ERR_NOMEM, 0, "%s", err_text(err));
 	x->sent = true;
+	exchange->rexmit.config = rexmit_defaults;
 	rexmit_start(&exchange->rexmit, &sa->local, &sa->remote, sa->natt);
 	return DONE;
 }
@@ -663,9 +664,11 @@ v2_init_i_error(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (error == NULL)
 		return IGNORE;
 	/* RFC 7296 2.21.1: anybody can say this. A better answer may still
-	 * come; only the wait for it is cut short, and asking again stops. */
-	rexmit_stop(&exchange->rexmit);
+	 * come, and our request may be lost: only the wait is cut short, and
+	 * we ask but once more. */
 	if (setup->why == OK) {
+		exchange->rexmit.config.tries =
+		    (uint8_t)(exchange->rexmit.sent + 1);
 		setup->why = ERR_PEER;
 		snprintf(setup->text, sizeof(setup->text),
 		    "the peer answered %s (%u)",

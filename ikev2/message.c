@@ -209,7 +209,8 @@ move_children(struct v2_sa *v2)
 			continue;
 		child->local = v2->sa.local;
 		child->remote = v2->sa.remote;
-		if (child->state != CHILD_NEW)
+		/* What is on its way into the kernel has the old address. */
+		if (child->installed != 0)
 			install_move(v2->sa.env, child);
 	}
 }
@@ -479,6 +480,7 @@ sealed(struct v2_sa *v2, const struct packet *packet,
 	struct v2_sk_part part;
 	struct msg *msg;
 	enum err parsed = OK;
+	uint8_t critical;
 	bool repeat;
 
 	if (!in_window(v2, header, &x, &repeat)) {
@@ -499,9 +501,13 @@ sealed(struct v2_sa *v2, const struct packet *packet,
 	v2_follow(v2, &packet->local, &packet->remote, packet->natt);
 	msg->sealed = true;
 	v2->heard = true;
+	/* RFC 7296 2.5: one that stands before SK counts, too. */
+	critical = msg->unknown_critical;
 	if (parsed == OK)
 		parsed = wire_payloads_read(msg, 2, part.first,
 		    view_of(msg->opened, msg->opened_len), false);
+	if (msg->unknown_critical == 0)
+		msg->unknown_critical = critical;
 	log_packet(
 	    v2, "receives", x != NULL ? "response" : "request", header->id);
 	if (x != NULL)

@@ -227,6 +227,11 @@ v2_rekey_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 
 	if (heir == NULL || x->kex == NULL)
 		return fsm_fail(exchange, ERR_CANCELLED, 0, "IKE rekey: gone");
+	/* RFC 7296 3.10.1: beside an error that we do not know, nothing
+	 * counts. */
+	if (msg_error(msg) != NULL)
+		return fsm_fail(exchange, ERR_PEER, 0,
+		    "IKE rekey: an answer with an error");
 	err = read_choice(x, heir, msg);
 	if (err == OK)
 		err = v2_nonce_read(msg, x->suite.prf, &x->nonce_r);
@@ -302,6 +307,19 @@ v2_rekey_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	return DONE;
 }
 
+/* RFC 7296 2.8.2: ours is refused, and the peer has made an heir meanwhile:
+ * that one takes over, and ours is forgotten. */
+static bool
+yields(const struct v2_exchange *x)
+{
+	struct v2_sa *rival = sa_named(x->x.sa, x->rival);
+
+	if (rival == NULL)
+		return false;
+	inherit(v2_of(x->x.sa), rival);
+	return true;
+}
+
 enum verdict
 v2_rekey_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
@@ -315,6 +333,8 @@ v2_rekey_i_group(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	uint16_t number = 0;
 	unsigned i, j;
 
+	if (yields(x))
+		return DONE;
 	if (view_u16(&data, &number))
 		group = alg_by_ikev2(ALG_KEX, number, 0);
 	if (heir != NULL)
@@ -340,17 +360,12 @@ v2_rekey_i_refused(
 {
 	struct v2_exchange *x = v2_x(exchange);
 	const struct payload *error = msg_error(msg);
-	struct v2_sa *rival = sa_named(sa, x->rival);
 	struct v2_task *task;
 
 	if (v2_fatal(sa, msg))
 		return DONE;
-	if (rival != NULL) {
-		/* RFC 7296 2.8.2: the peer did not notice the collision and has
-		 * its heir already: ours is forgotten. */
-		inherit(v2_of(sa), rival);
+	if (yields(x))
 		return DONE;
-	}
 	if (error != NULL && error->kind == KIND_N_TEMPORARY_FAILURE) {
 		if (v2_of(sa)->close_later) {
 			v2_close_now(sa);

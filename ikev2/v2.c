@@ -434,15 +434,7 @@ v2_refused(struct ike_sa *sa, struct exchange *x, const struct msg *msg,
 	fsm_fail(x, err, responds(x) ? N_INVALID_SYNTAX : 0,
 	    "%s exchange %u: %s", responds(x) ? "request" : "response", x->type,
 	    text);
-	if (!responds(x) || err == ERR_SYNTAX || sa->state <= IKE_HALF_OPEN) {
-		v2_failed(sa, x);
-		return;
-	}
-	/* RFC 7296 1.4: what we do not know is answered too; nobody dies of
-	 * it. */
-	sa_log(sa, LOG_LEVEL_WARNING, "%s", x->error.text);
-	respond_error(v2_x(x));
-	exchange_end(x);
+	v2_failed(sa, x);
 }
 
 void

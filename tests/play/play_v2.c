@@ -494,7 +494,8 @@ no_proposal_in_common(void **state)
 	play_run(world.play, 10 * SECOND);
 	assert_int_equal(world.left->events[EVENT_IKE_FAILED], 1);
 	assert_non_null(strstr(world.left->failed, "NO_PROPOSAL"));
-	assert_int_equal(world.right->events[EVENT_EXPLAIN], 1);
+	/* RFC 7296 2.21.1: whoever is refused asks once more. */
+	assert_int_equal(world.right->events[EVENT_EXPLAIN], 2);
 	assert_non_null(strstr(world.right->explained, "modp1024"));
 	assert_int_equal(world.right->env.sadb->count, 0);
 	assert_true(settles(&world, 0, 0));
