@@ -49,6 +49,7 @@ const char *event_text(enum event_kind kind); /* "ike-up", ... */
 	X(RETRANSMITS, "requests retransmitted")                               \
 	X(COOKIES_SENT, "cookies demanded")                                    \
 	X(HALF_OPEN_REFUSED, "half-open SAs refused")                          \
+	X(HALF_OPEN_EVICTED, "half-open SAs ended to make room")               \
 	X(V1_IKE_UP, "IKEv1 SAs established")                                  \
 	X(V2_IKE_UP, "IKEv2 SAs established")                                  \
 	X(V1_IKE_FAILED, "IKEv1 negotiations failed")                          \

@@ -29,13 +29,21 @@ const struct limit_config limit_defaults = {
 	.answers_per_s = 8,
 };
 
-/* Half-open SAs of one address or of one prefix. One half-open SA makes at
- * most two of these, so half_open_max bounds them too. */
+/* Those who have not shown that they receive, the oldest first. An entry stands
+ * in two of them, its links say which. */
+enum queue_of { OF_CLASS, OF_PREFIX };
+struct queue {
+	struct limit_entry *first, *last;
+};
+
+/* Half-open SAs of one address, or IKEv1's of one prefix. One half-open SA
+ * makes at most two of these, so half_open_max bounds them too. */
 struct tally {
 	struct map_node node;
 	struct addr addr;
 	bool prefix;
 	unsigned count;
+	struct queue unshown; /* of a prefix */
 };
 
 struct bucket {
@@ -55,6 +63,8 @@ struct limit {
 	struct env *env;
 	struct limit_config config;
 	unsigned half_open;
+	unsigned of_class[LIMIT_CLASSES];
+	struct queue unshown[LIMIT_CLASSES];
 	struct map tallies;
 	struct cookie_secret now, before;
 	struct bucket log;
@@ -154,7 +164,7 @@ count_of(const struct limit *limit, const struct addr *addr, bool prefix)
 	return tally != NULL ? tally->count : 0;
 }
 
-static bool
+static struct tally *
 tally_add(struct limit *limit, const struct addr *addr, bool prefix)
 {
 	struct tally *tally = find_tally(limit, addr, prefix);
@@ -162,14 +172,14 @@ tally_add(struct limit *limit, const struct addr *addr, bool prefix)
 	if (tally == NULL) {
 		tally = calloc(1, sizeof(*tally));
 		if (tally == NULL)
-			return false;
+			return NULL;
 		tally->addr = *addr;
 		tally->prefix = prefix;
 		map_insert(&limit->tallies, &tally->node,
 		    hash_addr(limit, addr, prefix));
 	}
 	tally->count++;
-	return true;
+	return tally;
 }
 
 static void
@@ -183,40 +193,130 @@ tally_drop(struct limit *limit, const struct addr *addr, bool prefix)
 	free(tally);
 }
 
+static void
+queue_put(struct queue *queue, enum queue_of of, struct limit_entry *entry)
+{
+	entry->next[of] = NULL;
+	entry->prev[of] = queue->last;
+	if (queue->last != NULL)
+		queue->last->next[of] = entry;
+	else
+		queue->first = entry;
+	queue->last = entry;
+}
+
+static void
+queue_take(struct queue *queue, enum queue_of of, struct limit_entry *entry)
+{
+	if (entry->prev[of] != NULL)
+		entry->prev[of]->next[of] = entry->next[of];
+	else
+		queue->first = entry->next[of];
+	if (entry->next[of] != NULL)
+		entry->next[of]->prev[of] = entry->prev[of];
+	else
+		queue->last = entry->prev[of];
+}
+
+static bool
+class_is_full(const struct limit *limit, enum limit_class class)
+{
+	unsigned max = limit->config.half_open_max, named = max / 8;
+
+	if (class == LIMIT_V1_NAMED)
+		return limit->of_class[class] >= named;
+	if (class == LIMIT_V1 &&
+	    limit->of_class[class] >= (max + 1) / 2 - named)
+		return true;
+	return limit->of_class[LIMIT_V1] + limit->of_class[LIMIT_V2] >=
+	       max - named;
+}
+
 enum err
-limit_half_open_add(
-    struct limit *limit, const struct addr *remote, unsigned version)
+limit_half_open_room(struct limit *limit, const struct addr *remote,
+    enum limit_class class, struct limit_entry **victim)
 {
 	struct addr prefix = prefix_of(remote);
+	const struct tally *tally =
+	    class == LIMIT_V1 ? find_tally(limit, &prefix, true) : NULL;
 
-	if (limit->half_open >= limit->config.half_open_max)
+	*victim = NULL;
+	/* One network must not take what all have. */
+	if (tally != NULL && tally->count >= limit->config.per_prefix_max)
+		*victim = tally->unshown.first;
+	else if (class_is_full(limit, class))
+		*victim = limit->unshown[class].first;
+	else
+		return OK;
+	return *victim != NULL ? OK : ERR_LIMIT;
+}
+
+enum err
+limit_half_open_add(struct limit *limit, struct limit_entry *entry,
+    const struct addr *remote, enum limit_class class)
+{
+	struct addr prefix = prefix_of(remote);
+	struct tally *tally = NULL;
+	struct limit_entry *victim;
+
+	if (limit_half_open_room(limit, remote, class, &victim) != OK ||
+	    victim != NULL)
 		return ERR_LIMIT;
-	/* IKEv1 cannot make a stranger show that it receives before state is
-	 * made: one network must not take the whole budget, nor all networks
-	 * together the half that is left to peers who return cookies. */
-	if (version == 1 &&
-	    (limit->half_open >= (limit->config.half_open_max + 1) / 2 ||
-	        count_of(limit, &prefix, true) >= limit->config.per_prefix_max))
-		return ERR_LIMIT;
-	if (!tally_add(limit, remote, false))
+	if (tally_add(limit, remote, false) == NULL)
 		return ERR_NOMEM;
-	if (!tally_add(limit, &prefix, true)) {
-		tally_drop(limit, remote, false);
-		return ERR_NOMEM;
+	if (class == LIMIT_V1) {
+		tally = tally_add(limit, &prefix, true);
+		if (tally == NULL) {
+			tally_drop(limit, remote, false);
+			return ERR_NOMEM;
+		}
 	}
+	entry->addr = *remote;
+	entry->class = (uint8_t) class;
+	entry->counted = true;
+	/* IKEv2's are past the cookies, if any were asked for. */
+	entry->shown = class == LIMIT_V2;
+	if (!entry->shown)
+		queue_put(&limit->unshown[class], OF_CLASS, entry);
+	if (tally != NULL)
+		queue_put(&tally->unshown, OF_PREFIX, entry);
+	limit->of_class[class]++;
 	limit->half_open++;
 	return OK;
 }
 
 void
-limit_half_open_drop(struct limit *limit, const struct addr *remote)
+limit_half_open_shown(struct limit *limit, struct limit_entry *entry)
 {
-	struct addr prefix = prefix_of(remote);
+	struct addr prefix = prefix_of(&entry->addr);
+	struct tally *tally;
 
-	tally_drop(limit, remote, false);
-	tally_drop(limit, &prefix, true);
-	if (limit->half_open > 0)
-		limit->half_open--;
+	if (!entry->counted || entry->shown)
+		return;
+	entry->shown = true;
+	queue_take(&limit->unshown[entry->class], OF_CLASS, entry);
+	if (entry->class != LIMIT_V1)
+		return;
+	tally = find_tally(limit, &prefix, true);
+	if (tally != NULL)
+		queue_take(&tally->unshown, OF_PREFIX, entry);
+}
+
+void
+limit_half_open_drop(struct limit *limit, struct limit_entry *entry)
+{
+	struct addr prefix;
+
+	if (!entry->counted)
+		return;
+	limit_half_open_shown(limit, entry);
+	prefix = prefix_of(&entry->addr);
+	tally_drop(limit, &entry->addr, false);
+	if (entry->class == LIMIT_V1)
+		tally_drop(limit, &prefix, true);
+	entry->counted = false;
+	limit->of_class[entry->class]--;
+	limit->half_open--;
 }
 
 unsigned

@@ -23,8 +23,8 @@ struct limit_config {
 	unsigned cookie_half_open; /* cookies from so many half-open SAs: 64 */
 	unsigned cookie_per_peer;  /* ... or so many from one address: 8 */
 	unsigned cookie_queue;     /* ... or so many jobs queued: 512 */
-	unsigned half_open_max;    /* no new SA beyond: 8192; v1: half of it */
-	unsigned per_prefix_max;   /* v1, from one /24 or /64: 64 */
+	unsigned half_open_max;    /* no new SA beyond: 8192; see below */
+	unsigned per_prefix_max;   /* LIMIT_V1, from one /24 or /64: 64 */
 	unsigned half_open_ms;     /* lifetime of a half-open SA: 30000 */
 	unsigned secret_ms;        /* cookie secret rotates: 120000 */
 	unsigned answers_burst;    /* unauthenticated answers per /24, /64 */
@@ -36,13 +36,41 @@ struct limit *limit_new(struct env *env, const struct limit_config *config);
 void limit_free(struct limit *limit);
 const struct limit_config *limit_config(const struct limit *limit);
 
+/* Whose half-open SA: IKEv2 asks for cookies under load. IKEv1 cannot: whoever
+ * forges his address gets state. So IKEv1 has no more than half of the budget;
+ * a quarter of that is for addresses that connections name, where nobody else
+ * gets in, IKEv2 included; and a newcomer takes the place of the oldest that
+ * has not shown yet that it receives at its address. Under a flood a peer then
+ * needs to answer in time, where otherwise the flood alone would be served. */
+enum limit_class {
+	LIMIT_V2,
+	LIMIT_V1,       /* from anywhere */
+	LIMIT_V1_NAMED, /* from an address that a connection names */
+	LIMIT_CLASSES
+};
+
+/* A half-open SA in the budget: embedded in it, zeroed at first. */
+struct limit_entry {
+	struct addr addr;
+	uint8_t class; /* enum limit_class */
+	bool counted;
+	bool shown;
+	/* Until shown, among its class and its prefix: limit's own. */
+	struct limit_entry *next[2], *prev[2];
+};
+
+/* Is there room for one more? ERR_LIMIT: no. OK, and *victim is not NULL: when
+ * the SA of that entry has been ended (which drops it). */
+enum err limit_half_open_room(struct limit *limit, const struct addr *remote,
+    enum limit_class class, struct limit_entry **victim);
 /* Counted from creation of a half-open SA to its establishment or end.
- * limit_half_open_add: ERR_LIMIT when the global budget is used up, or, for
- * IKEv1 (which has no cookies), the prefix's; ERR_NOMEM. Only what was added
- * may be dropped. */
-enum err limit_half_open_add(
-    struct limit *limit, const struct addr *remote, unsigned version);
-void limit_half_open_drop(struct limit *limit, const struct addr *remote);
+ * ERR_LIMIT without room, ERR_NOMEM. */
+enum err limit_half_open_add(struct limit *limit, struct limit_entry *entry,
+    const struct addr *remote, enum limit_class class);
+/* It receives at its address, and will not be a victim any more. */
+void limit_half_open_shown(struct limit *limit, struct limit_entry *entry);
+/* Nothing happens to one that is not counted. */
+void limit_half_open_drop(struct limit *limit, struct limit_entry *entry);
 unsigned limit_half_open(const struct limit *limit);
 
 /* Should an IKE_SA_INIT request without a cookie be answered by one? */

@@ -375,6 +375,14 @@ conn_end_fits(const struct conn_end *end, const struct addr *addr)
 	return end_fit(end, addr) != FIT_NOT;
 }
 
+bool
+conn_end_names(const struct conn_end *end, const struct addr *addr)
+{
+	enum fit fit = end_fit(end, addr);
+
+	return fit == FIT_ADDR || fit == FIT_NAME;
+}
+
 /* Our own end: a name that has not been looked up yet, or %defaultroute, may
  * be any of our addresses. */
 static bool

@@ -135,6 +135,8 @@ size_t policy_identify(struct conn **found, size_t count,
 
 /* Could addr be this end's? An end whose name has no address yet: no. */
 bool conn_end_fits(const struct conn_end *end, const struct addr *addr);
+/* Does the end name just this address, by itself or by a host name? */
+bool conn_end_names(const struct conn_end *end, const struct addr *addr);
 
 /* policy_candidates() and policy_identify() in one, through the index of
  * remote identities: complete where thousands of connections wait at %any and

@@ -164,16 +164,16 @@ sa_init(struct env *env, struct ike_sa *sa, const struct engine *engine,
 }
 
 enum err
-sa_count_half_open(struct ike_sa *sa)
+sa_count_half_open(struct ike_sa *sa, enum limit_class class)
 {
-	enum err err = limit_half_open_add(
-	    sa->env->limit, &sa->remote.addr, sa->engine->version);
+	return limit_half_open_add(
+	    sa->env->limit, &sa->half_open, &sa->remote.addr, class);
+}
 
-	if (err == OK) {
-		sa->half_open_counted = true;
-		sa->half_open_addr = sa->remote.addr;
-	}
-	return err;
+struct ike_sa *
+sa_of_half_open(struct limit_entry *entry)
+{
+	return map_entry(entry, struct ike_sa, half_open);
 }
 
 void
@@ -403,9 +403,8 @@ leave_half_open(struct ike_sa *sa)
 {
 	struct sadb *db = sa->env->sadb;
 
-	if (sa->half_open_counted)
-		limit_half_open_drop(sa->env->limit, &sa->half_open_addr);
-	sa->half_open_counted = false;
+	if (sa->half_open.counted)
+		limit_half_open_drop(sa->env->limit, &sa->half_open);
 	if (sa->established_ms == 0 && db->half_open > 0)
 		db->half_open--;
 }

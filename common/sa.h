@@ -21,6 +21,7 @@
 #include "common/err.h"
 #include "common/event.h"
 #include "common/ident.h"
+#include "common/limit.h"
 #include "common/map.h"
 #include "common/mem.h"
 #include "common/policy.h"
@@ -58,8 +59,7 @@ struct ike_sa {
 	bool nat_local;  /* we are behind NAT: keepalives */
 	bool nat_remote; /* the peer is */
 	bool encap;      /* ESP in UDP: either of both, or forceencaps */
-	bool half_open_counted; /* in limit, under: */
-	struct addr half_open_addr;
+	struct limit_entry half_open; /* a responder's place in the budget */
 
 	struct conn *conn; /* owned reference; NULL until chosen */
 	struct ident *id_local,
@@ -145,7 +145,9 @@ enum err sa_init(struct env *env, struct ike_sa *sa,
 
 /* Enters a responder's half-open SA into limit's budget, until it is
  * established or ends. ERR_LIMIT: kill it. */
-enum err sa_count_half_open(struct ike_sa *sa);
+enum err sa_count_half_open(struct ike_sa *sa, enum limit_class class);
+/* The SA that an entry of limit belongs to. */
+struct ike_sa *sa_of_half_open(struct limit_entry *entry);
 
 /* sa_init took our SPI for a rekey: set the peer's SPI (initiator: on the
  * answer). */

@@ -158,10 +158,29 @@ v1_main_begin(struct env *env, struct conn *conn, const struct endpoint *local,
 	return err;
 }
 
+/* For one more half-open SA, if need be at the cost of one whose peer has not
+ * been heard since its first message. It may begin anew with the repeats of
+ * that. */
+static bool
+make_room(struct env *env, const struct addr *remote, enum limit_class class)
+{
+	struct limit_entry *victim;
+
+	if (limit_half_open_room(env->limit, remote, class, &victim) != OK)
+		return false;
+	if (victim == NULL)
+		return true;
+	env_count(env, COUNTER_HALF_OPEN_EVICTED);
+	sa_kill(sa_of_half_open(victim), ERR_LIMIT, false,
+	    "another took its place: too many first messages");
+	return true;
+}
+
 void
 v1_main_first(struct env *env, const struct packet *packet,
     const struct wire_header *header)
 {
+	enum limit_class class;
 	struct conn *found;
 	struct v1_sa *v1;
 
@@ -175,18 +194,21 @@ v1_main_first(struct env *env, const struct packet *packet,
 			    env, &packet->local, &packet->remote, 1);
 		return;
 	}
-	if (limit_half_open_add(env->limit, &packet->remote.addr, 1) != OK) {
+	class = conn_end_names(&found->remote, &packet->remote.addr)
+	            ? LIMIT_V1_NAMED
+	            : LIMIT_V1;
+	if (!make_room(env, &packet->remote.addr, class)) {
 		env_count(env, COUNTER_HALF_OPEN_REFUSED);
 		return;
 	}
 	v1 = v1_sa_new(env, false, header->spi_i, &packet->local,
 	    &packet->remote, packet->natt);
-	if (v1 == NULL) {
-		limit_half_open_drop(env->limit, &packet->remote.addr);
+	if (v1 == NULL)
+		return;
+	if (sa_count_half_open(&v1->ike, class) != OK) {
+		sa_kill(&v1->ike, ERR_NOMEM, false, "out of memory");
 		return;
 	}
-	v1->ike.half_open_counted = true;
-	v1->ike.half_open_addr = packet->remote.addr;
 	sa_hold(&v1->ike);
 	if (v1_exchange_new(&v1->ike, EXCH_IDENTITY_PROTECTION, ROLE_RESPONDER,
 	        V1_MAIN_BEGIN, 0) != NULL)
@@ -596,6 +618,7 @@ v1_main_take3(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 
 	if (take_ke(v1, x, msg) != DONE)
 		return FAIL;
+	limit_half_open_shown(sa->env->limit, &sa->half_open);
 	if (dh_both(sa->env->workers, sa->suite.kex,
 	        view_of(main->peer_public, main->peer_public_len), ticket,
 	        derive_done) != OK)

@@ -364,7 +364,7 @@ admit(struct request *request)
 	v2->setup = calloc(1, sizeof(*v2->setup));
 	x = v2_exchange_new(v2, EXCH_IKE_SA_INIT, ROLE_RESPONDER, V2_IDLE, 0);
 	if (v2->setup == NULL || x == NULL ||
-	    sa_count_half_open(&v2->sa) != OK ||
+	    sa_count_half_open(&v2->sa, LIMIT_V2) != OK ||
 	    secret_set(&v2->setup->init_i, request->msg->whole) != OK) {
 		env_count(env, COUNTER_HALF_OPEN_REFUSED);
 		v2_sa_drop(v2);

@@ -12,6 +12,11 @@
 #include "common/limit.h"
 #include "common/worker.h"
 
+#define ENTRIES 400
+
+/* Half-open SAs of a test. */
+static struct limit_entry entries[ENTRIES];
+
 struct world {
 	struct env env;
 	struct timers timers;
@@ -49,6 +54,7 @@ static void
 world_init(struct world *world, const struct limit_config *config)
 {
 	memset(world, 0, sizeof(*world));
+	memset(entries, 0, sizeof(entries));
 	queue_length = 0;
 	timers_init(&world->timers, 5000);
 	world->workers.ops = &ops;
@@ -80,74 +86,165 @@ addr_number(unsigned number)
 	return value;
 }
 
+static enum err
+add(struct world *world, size_t n, struct addr peer, enum limit_class class)
+{
+	memset(&entries[n], 0, sizeof(entries[n]));
+	return limit_half_open_add(world->limit, &entries[n], &peer, class);
+}
+
+static void
+drop(struct world *world, size_t n)
+{
+	limit_half_open_drop(world->limit, &entries[n]);
+}
+
+static enum err
+room(struct world *world, const char *peer, enum limit_class class,
+    struct limit_entry **victim)
+{
+	struct addr at = addr(peer);
+
+	return limit_half_open_room(world->limit, &at, class, victim);
+}
+
 static void
 test_half_open_budget(void **state)
 {
 	struct limit_config config = limit_defaults;
 	struct addr one = addr("192.0.2.1");
+	struct limit_entry *victim;
 	struct world world;
 
 	(void)state;
-	config.half_open_max = 300;
+	config.half_open_max = 320;
 	world_init(&world, &config);
-	assert_int_equal(limit_config(world.limit)->half_open_max, 300);
-	for (unsigned i = 0; i < 300; i++) {
-		struct addr peer = addr_number(i);
-
-		assert_int_equal(
-		    limit_half_open_add(world.limit, &peer, 2), OK);
+	assert_int_equal(limit_config(world.limit)->half_open_max, 320);
+	/* All but an eighth is IKEv2's, if it comes first. */
+	for (unsigned i = 0; i < 280; i++) {
+		assert_int_equal(add(&world, i, addr_number(i), LIMIT_V2), OK);
 		assert_int_equal(limit_half_open(world.limit), i + 1);
 	}
-	assert_int_equal(limit_half_open_add(world.limit, &one, 2), ERR_LIMIT);
-	assert_int_equal(limit_half_open_add(world.limit, &one, 1), ERR_LIMIT);
-	assert_int_equal(limit_half_open(world.limit), 300);
-	for (unsigned i = 0; i < 300; i++) {
-		struct addr peer = addr_number(i);
-
-		limit_half_open_drop(world.limit, &peer);
-	}
+	assert_int_equal(add(&world, 300, one, LIMIT_V2), ERR_LIMIT);
+	assert_int_equal(add(&world, 300, one, LIMIT_V1), ERR_LIMIT);
+	assert_int_equal(
+	    room(&world, "192.0.2.1", LIMIT_V1, &victim), ERR_LIMIT);
+	assert_int_equal(limit_half_open(world.limit), 280);
+	/* That eighth is for those whom connections name. */
+	for (unsigned i = 280; i < 320; i++)
+		assert_int_equal(
+		    add(&world, i, addr_number(i), LIMIT_V1_NAMED), OK);
+	assert_int_equal(add(&world, 320, one, LIMIT_V1_NAMED), ERR_LIMIT);
+	for (unsigned i = 0; i < 320; i++)
+		drop(&world, i);
 	assert_int_equal(limit_half_open(world.limit), 0);
-	assert_int_equal(limit_half_open_add(world.limit, &one, 2), OK);
+	assert_int_equal(add(&world, 0, one, LIMIT_V2), OK);
 	/* Whoever drops too often gets no negative count. */
-	limit_half_open_drop(world.limit, &one);
-	limit_half_open_drop(world.limit, &one);
+	drop(&world, 0);
+	drop(&world, 0);
 	assert_int_equal(limit_half_open(world.limit), 0);
 	limit_free(world.limit);
 	limit_free(NULL);
 }
 
-/* One network cannot take all that IKEv1 has; another is not touched. */
+/* One network cannot take all that IKEv1 has; another is not touched. Its
+ * newcomers take the places of its own. */
 static void
 test_prefix_budget(void **state)
 {
-	struct addr near = addr("192.0.2.200"), far = addr("192.0.3.1");
 	struct addr v6 = addr("2001:db8:1:2::1");
-	struct addr v6_near = addr("2001:db8:1:2:ffff::1");
-	struct addr v6_far = addr("2001:db8:1:3::1");
+	unsigned max = limit_defaults.per_prefix_max;
+	struct limit_entry *victim;
 	struct world world;
 
 	(void)state;
 	world_init(&world, &limit_defaults);
-	for (unsigned i = 0; i < limit_defaults.per_prefix_max; i++) {
+	for (unsigned i = 0; i < max; i++) {
 		struct addr peer = addr("192.0.2.0");
 
 		peer.octets[3] = (uint8_t)i;
-		assert_int_equal(
-		    limit_half_open_add(world.limit, &peer, 1), OK);
-		assert_int_equal(limit_half_open_add(world.limit, &v6, 1), OK);
+		assert_int_equal(add(&world, i, peer, LIMIT_V1), OK);
+		assert_int_equal(add(&world, max + i, v6, LIMIT_V1), OK);
 	}
-	assert_int_equal(limit_half_open_add(world.limit, &near, 1), ERR_LIMIT);
+	assert_int_equal(room(&world, "192.0.3.1", LIMIT_V1, &victim), OK);
+	assert_null(victim);
+	assert_int_equal(room(&world, "192.0.2.200", LIMIT_V1, &victim), OK);
+	assert_in_range(victim - entries, 0, max - 1);
 	assert_int_equal(
-	    limit_half_open_add(world.limit, &v6_near, 1), ERR_LIMIT);
-	assert_int_equal(limit_half_open_add(world.limit, &far, 1), OK);
-	assert_int_equal(limit_half_open_add(world.limit, &v6_far, 1), OK);
-	/* IKEv2 has its cookies. */
-	assert_int_equal(limit_half_open_add(world.limit, &near, 2), OK);
-	limit_half_open_drop(world.limit, &near);
-	near = addr("192.0.2.0");
-	limit_half_open_drop(world.limit, &near);
-	near = addr("192.0.2.200");
-	assert_int_equal(limit_half_open_add(world.limit, &near, 1), OK);
+	    room(&world, "2001:db8:1:2:ffff::1", LIMIT_V1, &victim), OK);
+	assert_in_range(victim - entries, max, 2 * max - 1);
+	assert_int_equal(
+	    room(&world, "2001:db8:1:3::1", LIMIT_V1, &victim), OK);
+	assert_null(victim);
+	assert_int_equal(
+	    add(&world, 2 * max, addr("192.0.2.200"), LIMIT_V1), ERR_LIMIT);
+	/* IKEv2 has its cookies, and who is named is no stranger. */
+	assert_int_equal(
+	    add(&world, 2 * max, addr("192.0.2.200"), LIMIT_V2), OK);
+	assert_int_equal(
+	    add(&world, 2 * max + 1, addr("192.0.2.200"), LIMIT_V1_NAMED), OK);
+	/* Who has shown that he receives keeps his place. */
+	for (unsigned i = 0; i < max; i++) {
+		if (i != 7)
+			limit_half_open_shown(world.limit, &entries[i]);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(
+		    room(&world, "192.0.2.200", LIMIT_V1, &victim), OK);
+		assert_ptr_equal(victim, &entries[7]);
+	}
+	limit_half_open_shown(world.limit, &entries[7]);
+	limit_half_open_shown(world.limit, &entries[7]);
+	assert_int_equal(
+	    room(&world, "192.0.2.200", LIMIT_V1, &victim), ERR_LIMIT);
+	drop(&world, 3);
+	assert_int_equal(room(&world, "192.0.2.200", LIMIT_V1, &victim), OK);
+	assert_null(victim);
+	for (unsigned i = 0; i < 2 * max + 2; i++)
+		drop(&world, i);
+	assert_int_equal(limit_half_open(world.limit), 0);
+	limit_free(world.limit);
+}
+
+/* When all is full, the oldest that has not shown that it receives has to go,
+ * and nobody else. */
+static void
+test_victims(void **state)
+{
+	struct limit_config config = limit_defaults;
+	unsigned strangers = 120, named = 40, class;
+	size_t oldest[LIMIT_CLASSES] = { 0, 1, 120 };
+	struct limit_entry *victim;
+	struct world world;
+
+	(void)state;
+	config.half_open_max = 320;
+	config.per_prefix_max = 3;
+	world_init(&world, &config);
+	for (unsigned i = 0; i < strangers; i++)
+		assert_int_equal(
+		    add(&world, i, addr_number(i << 7), LIMIT_V1), OK);
+	for (unsigned i = strangers; i < strangers + named; i++)
+		assert_int_equal(
+		    add(&world, i, addr("192.0.2.1"), LIMIT_V1_NAMED), OK);
+	for (unsigned i = 0; i < strangers; i += 3)
+		limit_half_open_shown(world.limit, &entries[i]);
+	for (unsigned i = 0; i < 60; i++) {
+		class = i % 2 ? LIMIT_V1 : LIMIT_V1_NAMED;
+		assert_int_equal(
+		    room(&world, "198.51.100.1", class, &victim), OK);
+		assert_ptr_equal(victim, &entries[oldest[class]]);
+		drop(&world, oldest[class]);
+		/* The newcomer is the youngest. */
+		assert_int_equal(
+		    add(&world, 200 + i, addr_number(i << 8), class), OK);
+		do
+			oldest[class]++;
+		while (class == LIMIT_V1 && oldest[class] % 3 == 0);
+	}
+	for (unsigned i = 0; i < ENTRIES; i++)
+		drop(&world, i);
+	assert_int_equal(limit_half_open(world.limit), 0);
 	limit_free(world.limit);
 }
 
@@ -162,23 +259,21 @@ test_want_cookie(void **state)
 	/* So many from one address: it alone is asked. */
 	for (unsigned i = 0; i < limit_defaults.cookie_per_peer; i++) {
 		assert_false(limit_want_cookie(world.limit, &one));
-		assert_int_equal(limit_half_open_add(world.limit, &one, 2), OK);
+		assert_int_equal(add(&world, i, one, LIMIT_V2), OK);
 	}
 	assert_true(limit_want_cookie(world.limit, &one));
 	assert_false(limit_want_cookie(world.limit, &other));
-	limit_half_open_drop(world.limit, &one);
+	drop(&world, 0);
 	assert_false(limit_want_cookie(world.limit, &one));
 	/* So many in all: everybody is. */
 	for (unsigned i = limit_half_open(world.limit);
 	     i < limit_defaults.cookie_half_open; i++) {
-		struct addr peer = addr_number(i);
-
 		assert_false(limit_want_cookie(world.limit, &other));
 		assert_int_equal(
-		    limit_half_open_add(world.limit, &peer, 2), OK);
+		    add(&world, 100 + i, addr_number(i), LIMIT_V2), OK);
 	}
 	assert_true(limit_want_cookie(world.limit, &other));
-	limit_half_open_drop(world.limit, &one);
+	drop(&world, 1);
 	assert_false(limit_want_cookie(world.limit, &other));
 	/* So many jobs. */
 	queue_length = limit_defaults.cookie_queue - 1;
@@ -346,6 +441,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_half_open_budget),
 		cmocka_unit_test(test_prefix_budget),
+		cmocka_unit_test(test_victims),
 		cmocka_unit_test(test_want_cookie),
 		cmocka_unit_test(test_cookie),
 		cmocka_unit_test(test_cookie_rotation),

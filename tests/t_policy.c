@@ -177,6 +177,25 @@ test_candidates(void **state)
 	policy_unref(p);
 }
 
+/* An address by itself or by a name, not one of many. */
+static void
+test_named(void **state)
+{
+	struct addr peer = addr("192.0.2.7");
+	struct conn *conns[] = { conn("one", "*", "192.0.2.7", NULL, NULL),
+		conn("name", "*", "=192.0.2.7", NULL, NULL),
+		conn("unresolved", "*", "-", NULL, NULL),
+		conn("range", "*", "192.0.2.7-192.0.2.7", NULL, NULL),
+		conn("any", "*", "*", NULL, NULL) };
+
+	(void)state;
+	for (size_t i = 0; i < 5; i++) {
+		assert_int_equal(
+		    conn_end_names(&conns[i]->remote, &peer), i < 2);
+		conn_unref(conns[i]);
+	}
+}
+
 static void
 test_identify(void **state)
 {
@@ -623,6 +642,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_candidates),
+		cmocka_unit_test(test_named),
 		cmocka_unit_test(test_identify),
 		cmocka_unit_test(test_identities_of_an_end),
 		cmocka_unit_test(test_many),

@@ -569,10 +569,12 @@ test_half_open_accounting(void **state)
 	struct limit *limit = world->env.limit;
 	struct ike_sa *a = make(&toy2, false, 1), *b = make(&toy2, false, 2);
 	struct ike_sa *c = make(&toy2, false, 3);
+	struct limit_entry other = { .counted = false };
 
 	(void)state;
-	assert_int_equal(sa_count_half_open(a), OK);
-	assert_int_equal(sa_count_half_open(b), OK);
+	assert_int_equal(sa_count_half_open(a, LIMIT_V2), OK);
+	assert_int_equal(sa_count_half_open(b, LIMIT_V2), OK);
+	assert_ptr_equal(sa_of_half_open(&b->half_open), b);
 	assert_int_equal(limit_half_open(limit), 2);
 	assert_int_equal(world->env.sadb->half_open, 3);
 	assert_int_equal(establish(a, "moon"), OK);
@@ -583,10 +585,11 @@ test_half_open_accounting(void **state)
 	sa_kill(b, ERR_TIMEOUT, false, "too late");
 	assert_int_equal(limit_half_open(limit), 0);
 	/* One that was never counted gives nothing back. */
-	assert_int_equal(limit_half_open_add(limit, &remote.addr, 2), OK);
+	assert_int_equal(
+	    limit_half_open_add(limit, &other, &remote.addr, LIMIT_V2), OK);
 	sa_kill(c, ERR_TIMEOUT, false, "too late");
 	assert_int_equal(limit_half_open(limit), 1);
-	limit_half_open_drop(limit, &remote.addr);
+	limit_half_open_drop(limit, &other);
 	sa_kill(a, OK, false, NULL);
 	assert_int_equal(world->env.sadb->half_open, 0);
 }
@@ -604,8 +607,8 @@ test_half_open_refused(void **state)
 	assert_non_null(world->env.limit);
 	a = make(&toy2, false, 1);
 	b = make(&toy2, false, 2);
-	assert_int_equal(sa_count_half_open(a), OK);
-	assert_int_equal(sa_count_half_open(b), ERR_LIMIT);
+	assert_int_equal(sa_count_half_open(a, LIMIT_V2), OK);
+	assert_int_equal(sa_count_half_open(b, LIMIT_V2), ERR_LIMIT);
 	sa_kill(b, ERR_LIMIT, false, NULL);
 	assert_int_equal(limit_half_open(world->env.limit), 1);
 	sa_kill(a, OK, false, NULL);
