@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -552,4 +554,14 @@ size_t
 ipc_queued(const struct ipc *ipc)
 {
 	return ipc->queued;
+}
+
+size_t
+ipc_unread(const struct ipc *ipc)
+{
+	int held = 0;
+
+	if (ioctl(ipc->fd, SIOCOUTQ, &held) != 0 || held < 0)
+		held = 0;
+	return ipc->queued + (size_t)held;
 }

@@ -106,5 +106,9 @@ enum err ipc_send_fds(struct ipc *ipc, uint16_t type, uint64_t serial,
 void ipc_flush(struct ipc *ipc);
 /* Octets that wait for the peer. */
 size_t ipc_queued(const struct ipc *ipc);
+/* The same with what the system holds for it, some hundred octets for each
+ * datagram besides its own: whoever asks and reads no answers is told from it
+ * before the descriptors in them use up ours. */
+size_t ipc_unread(const struct ipc *ipc);
 
 #endif

@@ -6,6 +6,8 @@
 #include "daemon/vault_link.h"
 #include "kernel/userland.h"
 
+#define UNREAD_MAX (256 << 10) /* octets before gate that it must read first */
+
 /* What status tells ----------------------------------------------------- */
 
 static void
@@ -92,9 +94,16 @@ handle_ready(void *arg, const struct ipc_frame *frame)
 static enum err
 handle_reload(void *arg, const struct ipc_frame *frame)
 {
+	struct parent *parent = arg;
+
 	if (frame->serial == 0)
 		return ERR_SYNTAX;
-	parent_reload(arg, frame->serial);
+	/* Each answer takes a descriptor along. */
+	if (ipc_unread(parent->gate_link) > UNREAD_MAX)
+		parent_reload_refuse(
+		    parent, frame->serial, "gate is busy with the last ones");
+	else
+		parent_reload(parent, frame->serial);
 	return OK;
 }
 

@@ -13,6 +13,7 @@
 
 /* Patterns of one load; each include is one. */
 #define FETCHES_MAX 1024
+#define UNREAD_MAX  (64 << 10) /* octets before the vault when it asks */
 
 enum link_state { LINK_IDLE, LINK_LOADING };
 
@@ -90,7 +91,8 @@ on_fetch(void *arg, const struct ipc_frame *frame)
 	if (frame->serial != link->serial)
 		return OK; /* of a load that was given up */
 	memcpy(pattern, frame->body.at, frame->body.len);
-	if (++link->fetches > FETCHES_MAX)
+	/* It has read the last answer before it asks again. */
+	if (++link->fetches > FETCHES_MAX || ipc_unread(link->ipc) > UNREAD_MAX)
 		err = send_problem(link, pattern, "too many files");
 	else
 		err = send_files(link, pattern);

@@ -784,6 +784,48 @@ struct raw {
 	uint8_t body[64];
 };
 
+/* Asks for a file so often that its answers, were they all given, would hold
+ * all descriptors that the parent may have. */
+static void
+captured_vault_takes_no_descriptors(void **state)
+{
+	const struct vault_link_events events = { on_loaded, on_closed, NULL };
+	static uint8_t answer[IPC_DATAGRAM];
+	unsigned files = 0, i;
+	struct raw ask = { .type = VAULTD_FETCH, .serial = 1 };
+	struct vault_link *link;
+	struct timer timer;
+	struct scene s;
+	uint16_t type;
+	int pair[2];
+
+	(void)state;
+	scene_init(&s);
+	write_file(&s, "a.inc", "@gw : PSK \"x y z\"\n");
+	assert_int_equal(ipc_pair(pair), OK);
+	link = vault_link_new(s.loop, pair[0], s.path, &events);
+	assert_non_null(link);
+	assert_int_equal(vault_link_load(link, 1), OK);
+	ask.len = (uint32_t)snprintf(
+	    (char *)ask.body, sizeof(ask.body), "%s/a.inc", s.dir);
+	for (i = 0; i < 1000; i++)
+		assert_true(
+		    send(pair[1], &ask, 16 + ((ask.len + 7u) & ~7u), 0) > 0);
+	timer_init(&timer, stop, s.loop);
+	for (i = 0; i < 100; i++) {
+		timer_set(loop_timers(s.loop), &timer, 1);
+		loop_run(s.loop);
+	}
+	while (recv(pair[1], answer, sizeof(answer), MSG_DONTWAIT) > 0) {
+		memcpy(&type, answer, sizeof(type));
+		files += type == VAULTD_FILE;
+	}
+	assert_true(files > 0 && files < 200);
+	vault_link_free(link);
+	close(pair[1]);
+	scene_fini(&s);
+}
+
 static void
 bad_requests_close_the_link(void **state)
 {
@@ -1006,6 +1048,7 @@ main(void)
 		cmocka_unit_test(the_next_vault_answers),
 		cmocka_unit_test(secrets_are_loaded_again),
 		cmocka_unit_test(captured_vault_reads_no_other_files),
+		cmocka_unit_test(captured_vault_takes_no_descriptors),
 		cmocka_unit_test(included_files_are_roots),
 		cmocka_unit_test(bad_requests_close_the_link),
 		cmocka_unit_test(bad_answers_close_the_link),
