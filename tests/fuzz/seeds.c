@@ -343,6 +343,63 @@ inner_seeds(void)
 	put("fuzz_inner", "esp", 2, view_of(octets, sizeof(v4) + 1));
 }
 
+/* What octet 0 of fuzz_plane's input says. */
+enum { FROM_DEVICE = 0, SEALED = 2, FROM_WIRE = 3, TUNNEL = 4 };
+
+/* A TCP packet of the system's that is to be cut, two fragments, and the same
+ * from the peer. */
+static void
+plane_seeds(void)
+{
+	/* virtio: checksum wanted, TCP over IPv4 or IPv6, cut to 300 octets */
+	static const uint8_t tcp4[] = { FROM_DEVICE, 1, 1, 52, 0, 0x2c, 1, 20,
+		0, 16, 0, 0x45, 0, 3, 0xe8, 0, 7, 0x40, 0, 64, 6, 0, 0, 10, 1,
+		0, 1, 10, 2, 0, 1, 0, 7, 0, 7, 0, 0, 0, 1, 0, 0, 0, 1, 0x50,
+		0x18 };
+	static const uint8_t tcp6[] = { FROM_DEVICE, 1, 4, 60, 0, 0x2c, 1, 40,
+		0, 16, 0, 0x60, 0, 0, 0, 3, 0xc0, 6, 64, 0xfd, 1, 0, 0, 0, 0, 0,
+		0, 0, 0, 0, 0, 0, 0, 0, 1, 0xfd, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		0, 0, 0, 0, 1, 0, 7, 0, 7, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10 };
+	static const uint8_t hosts[] = { FROM_DEVICE, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		0, 0x45, 0, 0, 44, 0, 7, 0x20, 0, 64, 17, 0, 0, 127, 0, 0, 1,
+		127, 0, 0, 1, 0, 7, 0, 7, 0, 40, 0, 0 };
+	static const uint8_t udp[] = { SEALED, 17, 0, 7, 0, 7, 0, 24, 1, 1 };
+	static const uint8_t wire[] = { FROM_WIRE, 0, 0, 16, 0, 0, 0, 0, 1 };
+	uint8_t octets[1100];
+	size_t len = 2 + 1000;
+
+	memset(octets, 0, sizeof(octets));
+	memcpy(octets, tcp4, sizeof(tcp4));
+	put("fuzz_plane", "tcp", 4, view_of(octets, 11 + 1000));
+	octets[2] = 0; /* not to be cut: too big for the path or not */
+	put("fuzz_plane", "tcp", 5, view_of(octets, 11 + 1000));
+	memset(octets, 0, sizeof(octets));
+	octets[0] = SEALED | TUNNEL;
+	octets[1] = 4;
+	memcpy(octets + 2, tcp4 + 11, sizeof(tcp4) - 11);
+	put("fuzz_plane", "sealed", 4, view_of(octets, len));
+	memset(octets, 0, sizeof(octets));
+	memcpy(octets, tcp6, sizeof(tcp6));
+	put("fuzz_plane", "tcp", 6, view_of(octets, 11 + 1000));
+	memset(octets, 0, sizeof(octets));
+	octets[0] = SEALED | TUNNEL;
+	octets[1] = 41;
+	memcpy(octets + 2, tcp6 + 11, sizeof(tcp6) - 11);
+	put("fuzz_plane", "sealed", 6, view_of(octets, len));
+	memset(octets, 0, sizeof(octets));
+	memcpy(octets, hosts, sizeof(hosts));
+	put("fuzz_plane", "piece", 0, view_of(octets, 11 + 44));
+	octets[17] = 0;
+	octets[18] = 3;
+	put("fuzz_plane", "piece", 1, view_of(octets, 11 + 44));
+	memset(octets, 0, sizeof(octets));
+	memcpy(octets, udp, sizeof(udp));
+	put("fuzz_plane", "udp", 0, view_of(octets, 2 + 24));
+	memset(octets, 0, sizeof(octets));
+	memcpy(octets, wire, sizeof(wire));
+	put("fuzz_plane", "wire", 0, view_of(octets, 60));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -359,5 +416,6 @@ main(int argc, char **argv)
 	file_seeds();
 	ipc_seeds();
 	inner_seeds();
+	plane_seeds();
 	return 0;
 }
