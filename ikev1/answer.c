@@ -186,6 +186,8 @@ v1_quick_take1(struct ike_sa *sa, struct exchange *base, struct msg *msg)
 		free(offers);
 		return fsm_fail(base, ERR_NOMEM, 0, "out of memory");
 	}
+	/* Of several Quick Modes, a refusal must say which it is for. */
+	x->quick->offered = sapay.count > 0 ? sapay.item[0].spi : 0;
 	verdict = choose(sa, base, msg, &sapay, offers, &found);
 	free(offers);
 	if (verdict != DONE)

@@ -727,7 +727,9 @@ v1_quick_failed(struct v1_sa *v1, struct v1_exchange *x)
 	char text[sizeof(x->x.error.text)];
 	enum err err = x->x.error.err;
 	uint32_t spi_in = child != NULL ? child->spi_in : 0;
-	uint32_t spi_out = child != NULL ? child->spi_out : 0;
+	uint32_t spi_out = child != NULL      ? child->spi_out
+	                   : x->quick != NULL ? x->quick->offered
+	                                      : 0;
 
 	memcpy(text, x->x.error.text, sizeof(text));
 	sa_log(&v1->ike, LOG_LEVEL_WARNING, "Quick Mode: %s", text);

@@ -127,6 +127,7 @@ struct v1_quick {
 	bool natoa;
 	/* Responder. */
 	struct v1_transform chosen; /* its views borrow from the message */
+	uint32_t offered; /* the initiator's SPI in the first proposal */
 	bool tell_lifetime;
 };
 

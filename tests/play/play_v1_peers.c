@@ -1,5 +1,6 @@
-/* What other implementations of IKEv1 do, and must not trip over: vendor IDs in
- * odd places, unknown payloads, padding, other numbers, lost Deletes. */
+/* What other implementations of IKEv1 do, and we must not trip over: vendor IDs
+ * in odd places, unknown payloads, padding, other numbers, Deletes and questions
+ * in all forms. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 
 #define NEXT_AT   16 /* in the header (RFC 2408 3.1) */
 #define TYPE_AT   18 /* of the exchange */
+#define FLAGS_AT  19
 #define LENGTH_AT 24
 #define ROOM      4096
 
@@ -320,6 +322,305 @@ test_minor_version(void **state)
 	play_free(pair.play);
 }
 
+/* The commit bit, which is ignored, and octets behind the end of a message.
+ * IKEv1 protects no header. */
+static bool
+on_commit(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	uint8_t copy[ROOM];
+	struct buf buf;
+
+	(void)from;
+	(void)arg;
+	buf_init(&buf, copy, sizeof(copy));
+	buf_put(&buf, octets, packet->octets.len);
+	copy[FLAGS_AT] |= FLAG_V1_COMMIT;
+	buf_u32(&buf, 0xdeadbeef);
+	buf_u8(&buf, 0);
+	play_inject(play, &packet->local, &packet->remote, packet->natt,
+	    buf_done(&buf));
+	return false;
+}
+
+static void
+test_commit_and_tail(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 50);
+	pair.play->tap = on_commit;
+	up(&pair);
+	assert_int_equal(gateway_ike(pair.right)
+	                     ->engine->child_rekey(gateway_child(pair.right)),
+	    OK);
+	play_run(pair.play, 20000);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	play_free(pair.play);
+}
+
+/* Quick Mode ------------------------------------------------------------ */
+
+/* Without identities the outer addresses are meant (RFC 2409 5.5). */
+static void
+drop_identities(struct env *env, uint8_t *first, struct buf *chain)
+{
+	uint8_t *next = first;
+	size_t at = 0;
+
+	(void)env;
+	if (*first != P1_SA)
+		return;
+	while (*next != P1_ID) {
+		next = &chain->at[at];
+		at += (size_t)chain->at[at + 2] << 8 | chain->at[at + 3];
+	}
+	*next = 0;
+	chain->len = at;
+}
+
+static void
+test_no_identities(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	for (unsigned dynamic = 0; dynamic < 2; dynamic++) {
+		pair.play = play_new(60);
+		pair.left = play_gateway(pair.play, "left", "192.0.2.1");
+		pair.right = play_gateway(pair.play, "right", "192.0.2.2");
+		gateway_conn(pair.left, "net", "192.0.2.2", NULL, NULL)
+		    ->keyexchange = KEYEX_IKEV1;
+		gateway_conn(pair.right, "net", "192.0.2.1",
+		    dynamic ? NULL : "10.2.0.0/16", NULL)
+		    ->keyexchange = KEYEX_IKEV1;
+		gateway_psk(pair.left, NULL, NULL, "secret");
+		gateway_psk(pair.right, NULL, NULL, "secret");
+		gateway_load(pair.left);
+		gateway_load(pair.right);
+		pair.left->env.impair = drop_identities;
+		assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+		play_run(pair.play, 10000);
+		assert_true(
+		    play_settled(pair.left, pair.right, 1, dynamic ? 1 : 0));
+		assert_int_equal(
+		    pair.left->events[EVENT_CHILD_FAILED], !dynamic);
+		play_free(pair.play);
+	}
+}
+
+/* Each form of an identity that stands for selectors. */
+static void
+test_selectors(void **state)
+{
+	static const char *const rows[][2] = {
+		{ "10.1.2.3", "10.2.0.0/16" },
+		{ "0.0.0.0/0", "0.0.0.0/0" },
+		{ "10.1.0.1-10.1.0.9", "10.2.0.0/17" },
+		{ "10.1.0.0/16[tcp/80]", "10.2.0.7[tcp]" },
+		{ "10.1.0.0/16[17/1701]", "0.0.0.0/0[udp/1701]" },
+		{ "10.1.0.0/16[icmp]", "10.2.0.0/16[icmp]" },
+		{ "2001:db8:1::/48", "::/0" },
+		{ "2001:db8:1::1-2001:db8:1::7", "2001:db8:2::9[tcp/22]" },
+	};
+	struct pair pair;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		pair.play = play_new(70 + i);
+		pair.left = play_gateway(pair.play, "left", "192.0.2.1");
+		pair.right = play_gateway(pair.play, "right", "192.0.2.2");
+		gateway_conn(
+		    pair.left, "net", "192.0.2.2", rows[i][0], rows[i][1])
+		    ->keyexchange = KEYEX_IKEV1;
+		gateway_conn(
+		    pair.right, "net", "192.0.2.1", rows[i][1], rows[i][0])
+		    ->keyexchange = KEYEX_IKEV1;
+		gateway_psk(pair.left, NULL, NULL, "secret");
+		gateway_psk(pair.right, NULL, NULL, "secret");
+		gateway_load(pair.left);
+		gateway_load(pair.right);
+		up(&pair);
+		assert_true(ts_list_equal(&gateway_child(pair.left)->ts_local,
+		    &gateway_child(pair.right)->ts_remote));
+		assert_true(ts_list_equal(&gateway_child(pair.left)->ts_remote,
+		    &gateway_child(pair.right)->ts_local));
+		play_free(pair.play);
+	}
+}
+
+/* Two Quick Modes are refused at once: each refusal says which it is for. */
+static void
+test_two_refused(void **state)
+{
+	static const char *const names[] = { "one", "two" };
+	struct conn *conn;
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 80);
+	for (unsigned i = 0; i < 2; i++) {
+		/* No such selectors, and no such algorithms. */
+		conn = gateway_conn(pair.left, names[i], "192.0.2.2",
+		    "10.1.0.0/16", i == 0 ? "10.77.0.0/16" : "10.2.0.0/16");
+		conn->keyexchange = KEYEX_IKEV1;
+		conn_set_esp(conn, "aes256-sha512");
+	}
+	gateway_load(pair.left);
+	up(&pair);
+	assert_int_equal(gateway_up(pair.left, "one", 0), OK);
+	assert_int_equal(gateway_up(pair.left, "two", 0), OK);
+	play_run(pair.play, 5000);
+	assert_int_equal(pair.left->events[EVENT_CHILD_FAILED], 2);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	play_free(pair.play);
+}
+
+/* Informational --------------------------------------------------------- */
+
+/* Says one thing under protection, in the words given. */
+static void
+say(struct gateway *gw, uint8_t type, struct view body)
+{
+	struct v1_sa *v1 = v1_sa(gateway_ike(gw));
+	uint32_t id = v1_message_id(v1);
+	struct v1_exchange *x = v1_exchange_new(
+	    &v1->ike, EXCH_INFORMATIONAL_V1, ROLE_INITIATOR, V1_INFO_BEGIN, id);
+	struct v1_out out;
+
+	assert_non_null(x);
+	assert_int_equal(v1_key_iv_phase2(&v1->keys, v1->iv, id, x->iv), OK);
+	x->iv_set = true;
+	v1_out_begin(&out, &v1->ike, EXCH_INFORMATIONAL_V1, id);
+	v1_out_hash(&out, v1);
+	wire_payload(&out.wire, type, body);
+	assert_int_equal(v1_out_hash1(&out, v1, id), OK);
+	assert_int_equal(v1_out_send(&out, x, true, false), OK);
+	exchange_end(&x->x);
+}
+
+static void
+say_delete(struct gateway *gw, uint8_t protocol, uint8_t size, uint16_t count,
+    struct view spis)
+{
+	uint8_t octets[256];
+	struct buf buf;
+
+	buf_init(&buf, octets, sizeof(octets));
+	buf_u32(&buf, 1);
+	buf_u8(&buf, protocol);
+	buf_u8(&buf, size);
+	buf_u16(&buf, count);
+	buf_view(&buf, spis);
+	assert_false(buf.full);
+	say(gw, P1_D, buf_done(&buf));
+}
+
+static void
+test_deletes(void **state)
+{
+	struct pair pair;
+	uint8_t spis[32], cookies[16];
+	struct buf buf;
+	uint32_t spi;
+
+	(void)state;
+	begin(&pair, 90);
+	up(&pair);
+	spi = gateway_child(pair.left)->spi_in;
+	buf_init(&buf, cookies, sizeof(cookies));
+	buf_u64(&buf, gateway_ike(pair.left)->spi_r); /* the wrong way round */
+	buf_u64(&buf, gateway_ike(pair.left)->spi_i);
+	buf_init(&buf, spis, sizeof(spis));
+	buf_u32(&buf, 0xc0ffee00);
+	buf_u32(&buf, spi);
+	buf_u32(&buf, spi);
+	buf_u32(&buf, 1);
+	/* Other protocols, other sizes, other numbers, other cookies. */
+	say_delete(pair.left, 2, 4, 4, view_of(spis, 16));
+	say_delete(pair.left, 4, 4, 4, view_of(spis, 16));
+	say_delete(pair.left, PROTO_ESP, 16, 1, view_of(spis, 16));
+	say_delete(pair.left, PROTO_ESP, 2, 8, view_of(spis, 16));
+	say_delete(pair.left, PROTO_ESP, 0, 4, view_of(NULL, 0));
+	say_delete(pair.left, PROTO_ESP, 4, 5, view_of(spis, 16));
+	say_delete(pair.left, PROTO_ESP, 4, 65535, view_of(spis, 16));
+	say_delete(pair.left, PROTO_ESP, 4, 0, view_of(NULL, 0));
+	say_delete(pair.left, PROTO_IKE, 16, 1, view_of(cookies, 16));
+	say_delete(pair.left, PROTO_IKE, 4, 4, view_of(cookies, 16));
+	say_delete(pair.left, PROTO_IKE, 0, 0, view_of(NULL, 0));
+	play_run(pair.play, 5000);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	/* One that is meant, among others that are not there. */
+	say_delete(pair.left, PROTO_ESP, 4, 4, view_of(spis, 16));
+	play_run(pair.play, 5000);
+	assert_int_equal(gateway_child_count(pair.right, NULL), 0);
+	assert_int_equal(gateway_ike_count(pair.right), 1);
+	play_free(pair.play);
+}
+
+static void
+say_there(struct gateway *gw, struct view cookies, uint32_t sequence)
+{
+	uint8_t octets[64];
+	struct buf buf;
+
+	buf_init(&buf, octets, sizeof(octets));
+	buf_u32(&buf, 1);
+	buf_u8(&buf, PROTO_IKE);
+	buf_u8(&buf, (uint8_t)cookies.len);
+	buf_u16(&buf, N1_R_U_THERE);
+	buf_view(&buf, cookies);
+	buf_u32(&buf, sequence);
+	say(gw, P1_N, buf_done(&buf));
+}
+/* RFC 3706 5.3, 5.4: a question is answered with whatever cookies it stands,
+ * announced or not, once for each number that is new, again for the last. */
+static void
+test_questions(void **state)
+{
+	static const struct {
+		uint32_t sequence;
+		size_t cookies;
+		bool answered;
+	} rows[] = {
+		{ 1000, 16, true },
+		{ 1001, 0, true },
+		{ 1001, 16, true }, /* repeated */
+		{ 1000, 16, false },
+		{ 999, 16, false },
+		{ 1200, 3, true },
+		{ 1199, 16, false },
+		{ 0x7fffff00, 16, true },
+		{ 0xfffffe00, 16, true },
+		{ 0xfffffff0, 16, true }, /* through zero */
+		{ 3, 16, true },
+		{ 0xfffffff1, 16, false },
+	};
+	static const uint8_t wrong[16];
+	struct pair pair;
+	uint64_t sent;
+
+	(void)state;
+	begin(&pair, 100);
+	up(&pair);
+	v1_sa(gateway_ike(pair.right))->vendors = 0;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		sent = pair.right->net.sent;
+		say_there(pair.left, view_of(wrong, rows[i].cookies),
+		    rows[i].sequence);
+		play_run(pair.play, 1000);
+		assert_int_equal(pair.right->net.sent - sent, rows[i].answered);
+	}
+	/* Without a number. */
+	sent = pair.right->net.sent;
+	say(pair.left, P1_N, view_of("\0\0\0\1\1\0\x8d\x28", 8));
+	play_run(pair.play, 1000);
+	assert_int_equal(pair.right->net.sent, sent);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	play_free(pair.play);
+}
+
 int
 main(void)
 {
@@ -329,6 +630,12 @@ main(void)
 		cmocka_unit_test(test_alignment),
 		cmocka_unit_test(test_other_numbers),
 		cmocka_unit_test(test_minor_version),
+		cmocka_unit_test(test_commit_and_tail),
+		cmocka_unit_test(test_no_identities),
+		cmocka_unit_test(test_selectors),
+		cmocka_unit_test(test_two_refused),
+		cmocka_unit_test(test_deletes),
+		cmocka_unit_test(test_questions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
