@@ -187,6 +187,10 @@ put_sa(struct buf *buf, uint8_t op, const struct kmsg_sa *sa)
 	buf_u8(buf, sa->encap);
 	put_endpoint(buf, &sa->src);
 	put_endpoint(buf, &sa->dst);
+	if (op == KMSG_SA_MOVE) {
+		kmsg_put_addr(buf, &sa->old_src.addr);
+		kmsg_put_addr(buf, &sa->old_dst.addr);
+	}
 	if (!SA_FULL(op))
 		return;
 	buf_u8(buf, sa->esn);
@@ -254,6 +258,10 @@ get_sa(struct view *octets, uint8_t op, struct kmsg_sa *sa)
 		err = get_endpoint(octets, &sa->src);
 	if (err == OK)
 		err = get_endpoint(octets, &sa->dst);
+	if (err == OK && op == KMSG_SA_MOVE)
+		err = kmsg_get_addr(octets, &sa->old_src.addr);
+	if (err == OK && op == KMSG_SA_MOVE)
+		err = kmsg_get_addr(octets, &sa->old_dst.addr);
 	if (err == OK && SA_FULL(op))
 		err = get_sa_full(octets, sa);
 	return err;

@@ -143,6 +143,23 @@ policies_survive(void **state)
 	assert_int_equal(got.policy.tunnel_dst.family, ADDR_NONE);
 }
 
+/* A back end in another process must find what it is to move. */
+static void
+a_move_tells_from_where(void **state)
+{
+	uint8_t octets[KMSG_OCTETS];
+	struct kmsg sent, got;
+
+	(void)state;
+	full_sa(&sent, true);
+	sent.op = KMSG_SA_MOVE;
+	sent.sa.old_src = endpoint("192.0.2.7", 0);
+	sent.sa.old_dst = endpoint("2001:db8::8", 0);
+	assert_int_equal(kmsg_get(pack(&sent, octets), &got), OK);
+	assert_true(endpoint_equal(&got.sa.old_src, &sent.sa.old_src));
+	assert_true(endpoint_equal(&got.sa.old_dst, &sent.sa.old_dst));
+}
+
 /* What a request needs no key for carries none. */
 static void
 keys_travel_only_to_be_installed(void **state)
@@ -377,6 +394,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_survive),
 		cmocka_unit_test(policies_survive),
+		cmocka_unit_test(a_move_tells_from_where),
 		cmocka_unit_test(keys_travel_only_to_be_installed),
 		cmocka_unit_test(cuts_are_refused),
 		cmocka_unit_test(any_octets_are_read_safely),
