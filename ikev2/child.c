@@ -541,7 +541,9 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	if (v2_rekey_lost(x)) {
 		env_count(sa->env, COUNTER_COLLISIONS);
 		child->state = CHILD_REKEYED;
-		child->rekeyed_by = x->rival;
+		/* Its end says nothing about the rival, whose response the
+		 * peer may not have got yet: the old one's Delete does. */
+		child->rekeyed_by = child->serial;
 		v2_task_add(v2_of(sa), WANT_CHILD_DELETE, child, NULL, NULL);
 		return DONE;
 	}
