@@ -44,13 +44,14 @@ struct ipc {
 	void (*closed)(void *arg, enum err err, const char *why);
 	void *arg;
 	unsigned state;
-	unsigned busy;   /* handlers on the stack */
-	bool freed;      /* ipc_free() came from a handler */
-	bool blocked;    /* the socket is full: waiting for room */
-	bool mute;       /* sending has failed; reading will find the end */
-	bool over;       /* closed() was called */
-	const char *why; /* of the failure while sending */
-	uint64_t seen;   /* rows with IPC_ONCE that have come */
+	unsigned busy;       /* handlers on the stack */
+	bool freed;          /* ipc_free() came from a handler */
+	bool blocked;        /* the socket is full: waiting for room */
+	bool mute;           /* sending has failed; the end is near */
+	bool over;           /* closed() was called */
+	const char *why;     /* of the failure while sending */
+	struct timer broken; /* the link, for that reason */
+	uint64_t seen;       /* rows with IPC_ONCE that have come */
 	struct ipc_out *head, *tail, *spare;
 	size_t queued;
 	uint8_t row_of[IPC_TYPES]; /* index + 1; 0: none */
@@ -163,12 +164,13 @@ ipc_flush(struct ipc *ipc)
 			ipc->blocked = true;
 			return;
 		}
-		/* The peer has gone, or the system is broken. What it sent
-		 * before is still read; after it comes the end. */
+		/* If the peer has gone, what it sent before is still read;
+		 * after it comes the end. Else the system is broken. */
 		ipc->mute = true;
-		if (errno != EPIPE && errno != ECONNRESET)
-			ipc->why = "the system refused to send";
-		(void)shutdown(ipc->fd, SHUT_RDWR);
+		if (errno == EPIPE || errno == ECONNRESET)
+			break;
+		ipc->why = "the system refused to send";
+		timer_set(loop_timers(ipc->loop), &ipc->broken, 0);
 	}
 	while (ipc->mute && ipc->head)
 		ipc_drop_head(ipc);
@@ -330,7 +332,8 @@ ipc_close(struct ipc *ipc, enum err err, const char *why)
 	ipc->watch = NULL;
 	while (ipc->head)
 		ipc_drop_head(ipc);
-	(void)shutdown(ipc->fd, SHUT_RDWR);
+	close(ipc->fd);
+	ipc->fd = -1;
 	ipc->closed(ipc->arg, err, why);
 }
 
@@ -439,9 +442,23 @@ ipc_destroy(struct ipc *ipc)
 		ipc_drop_head(ipc);
 	loop_unwatch(ipc->watch);
 	loop_unflush(ipc->loop, ipc_flush_turn, ipc);
+	timer_stop(loop_timers(ipc->loop), &ipc->broken);
 	free(ipc->spare);
-	close(ipc->fd);
+	if (ipc->fd >= 0)
+		close(ipc->fd);
 	free(ipc);
+}
+
+static void
+ipc_broken(void *arg)
+{
+	struct ipc *ipc = arg;
+
+	ipc->busy++;
+	ipc_close(ipc, ERR_IO, ipc->why);
+	ipc->busy--;
+	if (ipc->freed)
+		ipc_destroy(ipc);
 }
 
 /* One datagram a call: the loop calls again while there are more. */
@@ -522,6 +539,7 @@ ipc_new(struct loop *loop, int fd, const struct ipc_permit *rows,
 	ipc->rows = rows;
 	ipc->closed = closed;
 	ipc->arg = arg;
+	timer_init(&ipc->broken, ipc_broken, ipc);
 	for (i = 0; i < row_count; i++)
 		ipc->row_of[rows[i].type] = (uint8_t)(i + 1);
 	ipc->watch = loop_watch(loop, fd, ipc_readable, ipc_writable, ipc);

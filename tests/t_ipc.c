@@ -543,6 +543,36 @@ words_before_death_are_read(void **state)
 }
 
 static void
+refusal_to_send_is_the_end(void **state)
+{
+	static const uint8_t body[IPC_BODY];
+	const int small = 1; /* the system's least: some thousand octets */
+	struct scene s;
+	int pair[2];
+
+	(void)state;
+	scene_open(&s, false);
+	ipc_free(s.b.ipc);
+	assert_int_equal(ipc_pair(pair), OK);
+	assert_int_equal(
+	    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)),
+	    0);
+	s.b.ipc = ipc_new(s.loop, pair[0], server,
+	    sizeof(server) / sizeof(server[0]), on_closed, &s.b);
+	s.b.free_in_closed = true;
+	assert_int_equal(
+	    ipc_send(s.b.ipc, T_ANSWER, 1, body, sizeof(body)), OK);
+	ipc_flush(s.b.ipc);
+	assert_int_equal(s.b.closed, 0); /* not from inside */
+	spin(&s);
+	assert_int_equal(s.b.closed, 1);
+	assert_int_equal(s.b.err, ERR_IO);
+	assert_string_equal(s.b.why, "the system refused to send");
+	close(pair[1]);
+	scene_close(&s);
+}
+
+static void
 handler_may_free(void **state)
 {
 	struct scene s;
@@ -598,6 +628,7 @@ main(void)
 		cmocka_unit_test(unasked_descriptors_close),
 		cmocka_unit_test(death_is_noticed),
 		cmocka_unit_test(words_before_death_are_read),
+		cmocka_unit_test(refusal_to_send_is_the_end),
 		cmocka_unit_test(handler_may_free),
 		cmocka_unit_test(tables_are_checked),
 	};

@@ -99,7 +99,8 @@ can_change(int fd)
 	int flags = fcntl(fd, F_GETFL), off = 0;
 
 	return fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 ||
-	       ioctl(fd, FIONBIO, &off) == 0;
+	       ioctl(fd, FIONBIO, &off) == 0 || shutdown(fd, SHUT_RD) == 0 ||
+	       errno != EPERM;
 }
 
 static bool
