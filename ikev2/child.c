@@ -343,9 +343,10 @@ read_selectors(struct v2_exchange *x, struct child_sa *child,
 	enum err err;
 
 	*text = "malformed selectors";
-	err = v2_ts_read(msg_payload(msg, KIND_TSI, 0)->body, &local);
+	err = v2_ts_read(msg_payload(msg, KIND_TSI, 0)->body, NULL, &local);
 	if (err == OK)
-		err = v2_ts_read(msg_payload(msg, KIND_TSR, 0)->body, &remote);
+		err = v2_ts_read(
+		    msg_payload(msg, KIND_TSR, 0)->body, NULL, &remote);
 	if (err == OK && x->transport)
 		err = v2_child_undo_nat(sa, &local, &remote,
 		    &child->natoa_local, &child->natoa_remote);

@@ -91,7 +91,8 @@ v2_grant_guard(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 struct wish {
 	struct offer *offers;
 	size_t offer_count;
-	struct ts_list local, remote; /* as the peer sent them */
+	struct view tsr, tsi;         /* as the peer sent them */
+	struct ts_list local, remote; /* read without regard to a connection */
 	bool transport;
 	struct choice choice; /* once chosen: */
 	struct ts_list ts_local, ts_remote;
@@ -106,12 +107,12 @@ read_wish(const struct msg *msg, struct wish *wish)
 
 	err = v2_sapay_read(msg_payload(msg, KIND_SA, 0)->body, PROTO_ESP, 4,
 	    false, &wish->offers, &wish->offer_count);
+	wish->tsi = msg_payload(msg, KIND_TSI, 0)->body;
+	wish->tsr = msg_payload(msg, KIND_TSR, 0)->body;
 	if (err == OK)
-		err = v2_ts_read(
-		    msg_payload(msg, KIND_TSI, 0)->body, &wish->remote);
+		err = v2_ts_read(wish->tsi, NULL, &wish->remote);
 	if (err == OK)
-		err = v2_ts_read(
-		    msg_payload(msg, KIND_TSR, 0)->body, &wish->local);
+		err = v2_ts_read(wish->tsr, NULL, &wish->local);
 	wish->transport = msg_has(msg, KIND_N_TRANSPORT);
 	return err;
 }
@@ -134,10 +135,16 @@ static enum err
 narrow(const struct ike_sa *sa, const struct conn *conn,
     const struct child_sa *old, struct wish *wish)
 {
-	struct ts_list local = wish->local, remote = wish->remote;
-	struct ts_list own, peer;
-	enum err err = OK;
+	struct ts_list local, remote, own, peer;
+	enum err err;
 
+	conn_ts(&conn->local, &sa->local.addr, &own);
+	conn_ts(&conn->remote, &sa->remote.addr, &peer);
+	err = v2_ts_read(wish->tsr, &own, &local);
+	if (err == OK)
+		err = v2_ts_read(wish->tsi, &peer, &remote);
+	if (err != OK)
+		return err;
 	if (local.count == 0 || remote.count == 0)
 		return ERR_TS;
 	/* RFC 7296 1.3.1: a responder may decline transport mode. A tunnel in
@@ -152,8 +159,6 @@ narrow(const struct ike_sa *sa, const struct conn *conn,
 		    &wish->natoa_remote);
 	if (err != OK)
 		return err;
-	conn_ts(&conn->local, &sa->local.addr, &own);
-	conn_ts(&conn->remote, &sa->remote.addr, &peer);
 	err = ts_narrow(&local, &own, &wish->ts_local);
 	if (err == OK)
 		err = ts_narrow(&remote, &peer, &wish->ts_remote);

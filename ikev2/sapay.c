@@ -391,8 +391,21 @@ v2_ts_put(struct wire_out *out, uint8_t type, const struct ts_list *list)
 	wire_end(out);
 }
 
+static bool
+in_common(const struct ts *ts, const struct ts_list *policy)
+{
+	struct ts common;
+	unsigned i;
+
+	for (i = 0; i < policy->count; i++)
+		if (ts_intersect(ts, &policy->item[i], &common))
+			return true;
+	return false;
+}
+
 static enum err
-read_selector(struct view *from, struct ts_list *list)
+read_selector(
+    struct view *from, const struct ts_list *policy, struct ts_list *list)
 {
 	struct ts ts;
 	struct view rest = *from, body, first, last;
@@ -420,13 +433,13 @@ read_selector(struct view *from, struct ts_list *list)
 	if (!addr_from_view(&ts.first, first) ||
 	    !addr_from_view(&ts.last, last) || !ts_valid(&ts))
 		return ERR_SYNTAX;
-	if (list->count < TS_MAX)
+	if (list->count < TS_MAX && (policy == NULL || in_common(&ts, policy)))
 		list->item[list->count++] = ts;
 	return OK;
 }
 
 enum err
-v2_ts_read(struct view body, struct ts_list *list)
+v2_ts_read(struct view body, const struct ts_list *policy, struct ts_list *list)
 {
 	uint8_t count, i;
 	enum err err;
@@ -437,7 +450,8 @@ v2_ts_read(struct view body, struct ts_list *list)
 	if (count == 0)
 		return ERR_SYNTAX;
 	for (i = 0; i < count; i++) {
-		err = read_selector(&body, list);
+		err =
+		    read_selector(&body, count > TS_MAX ? policy : NULL, list);
 		if (err != OK)
 			return err;
 	}

@@ -40,8 +40,11 @@ enum err v2_sapay_read(struct view body, enum ipsec_protocol protocol,
 /* TSi or TSr (type: P2_TSI, P2_TSR). */
 void v2_ts_put(struct wire_out *out, uint8_t type, const struct ts_list *list);
 /* Selectors of unknown types and beyond TS_MAX are left out: a narrower list
- * is what remains (RFC 7296 2.9). ERR_SHORT, ERR_SYNTAX. */
-enum err v2_ts_read(struct view body, struct ts_list *list);
+ * is what remains (RFC 7296 2.9). Where there are more than TS_MAX, those that
+ * have nothing in common with policy (NULL: none) go first. ERR_SHORT,
+ * ERR_SYNTAX. */
+enum err v2_ts_read(
+    struct view body, const struct ts_list *policy, struct ts_list *list);
 
 void v2_ke_put(
     struct wire_out *out, const struct alg *group, struct view public_value);

@@ -561,7 +561,7 @@ selectors_cross_the_wire(void **state)
 	assert_int_equal(ts_list_add(&list, &ts), OK);
 	chain_init(&chain);
 	v2_ts_put(&chain.out, P2_TSI, &list);
-	assert_int_equal(v2_ts_read(chain_body(&chain), &read), OK);
+	assert_int_equal(v2_ts_read(chain_body(&chain), NULL, &read), OK);
 	assert_true(ts_list_equal(&list, &read));
 }
 
@@ -571,7 +571,7 @@ read_ts(const char *text, struct ts_list *list)
 	uint8_t octets[512];
 	size_t len = unhex(text, octets, sizeof(octets));
 
-	return v2_ts_read(view_of(octets, len), list);
+	return v2_ts_read(view_of(octets, len), NULL, list);
 }
 
 #define TS4 "070000100000ffff0a0000000a0000ff"

@@ -71,7 +71,7 @@ read_v2(const struct payload *payload)
 		free(offers);
 	}
 	if ((payload->kind == KIND_TSI || payload->kind == KIND_TSR) &&
-	    v2_ts_read(payload->body, &list) == OK) {
+	    v2_ts_read(payload->body, NULL, &list) == OK) {
 		HOLDS(list.count <= TS_MAX);
 		for (unsigned n = 0; n < list.count; n++)
 			HOLDS(ts_valid(&list.item[n]));

@@ -227,6 +227,20 @@ chain_find(uint8_t first, struct buf *plaintext, uint8_t type)
 	return NULL;
 }
 
+/* Another type for a payload of a chain. */
+static void
+chain_rename(uint8_t *first, struct buf *plaintext, uint8_t type, uint8_t to)
+{
+	uint8_t *next = first;
+	size_t at = 0;
+
+	while (*next != type && at + 4 <= plaintext->len) {
+		next = plaintext->at + at;
+		at += (size_t)next[2] << 8 | next[3];
+	}
+	*next = to;
+}
+
 /* A payload at the end of a chain. */
 static void
 chain_add(uint8_t *first, struct buf *plaintext, uint8_t type,
@@ -407,6 +421,47 @@ selectors_of_two_families(void **state)
 	play_free(world.play);
 }
 
+/* 254 selectors of other networks stand before the one that we have. */
+static void
+many_selectors(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	const uint8_t *tsi = chain_find(*first, plaintext, P2_TSI);
+	uint8_t octets[4 + 4 + 255 * 16] = { 0 }, net[16], *at = octets + 8;
+	unsigned i;
+
+	(void)env;
+	if (tsi == NULL)
+		return;
+	memcpy(net, tsi + 8, sizeof(net));
+	octets[2] = sizeof(octets) >> 8;
+	octets[3] = sizeof(octets) & 255;
+	octets[4] = 255;
+	for (i = 0; i < 255; i++, at += 16) {
+		memcpy(at, net, sizeof(net));
+		if (i < 254)
+			at[9] = at[13] = (uint8_t)(i + 2); /* 10.x.0.0/16 */
+	}
+	/* The payload that was there goes by another name. */
+	chain_rename(first, plaintext, P2_TSI, 250);
+	chain_add(first, plaintext, P2_TSI, octets, sizeof(octets));
+}
+
+/* RFC 7296 2.9, 3.13: as many as a payload can hold, and the only one that fits
+ * is the last. */
+static void
+last_of_many_selectors(void **state)
+{
+	struct world world = world_of(9);
+
+	(void)state;
+	world.left->env.impair = many_selectors;
+	try(&world, 5 * SECOND);
+	world.left->env.impair = NULL;
+	assert_true(settles(&world, 1, 1));
+	assert_true(flows(&world));
+	play_free(world.play);
+}
+
 /* Rekeys ------------------------------------------------------------------- */
 
 /* The kernel says no once, when our rekey has been answered: the old child
@@ -544,6 +599,7 @@ main(void)
 		cmocka_unit_test(notify_that_nobody_knows),
 		cmocka_unit_test(refused_by_a_stranger),
 		cmocka_unit_test(selectors_of_two_families),
+		cmocka_unit_test(last_of_many_selectors),
 		cmocka_unit_test(rekey_that_the_kernel_refuses),
 		cmocka_unit_test(rekeys_meet_in_different_groups),
 		cmocka_unit_test(moves_in_mid_install),
