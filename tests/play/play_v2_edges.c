@@ -397,6 +397,231 @@ refused_by_a_stranger(void **state)
 	play_free(world.play);
 }
 
+/* IKE_SA_INIT -------------------------------------------------------------- */
+
+/* Answers that a responder without memory may give, one after the other. */
+struct script {
+	struct world *world;
+	struct {
+		uint16_t notify;
+		uint8_t data[4];
+		uint8_t len;
+	} answer[6];
+	unsigned count, next;
+	uint8_t request[2048]; /* the last one */
+	size_t request_len;
+};
+
+static bool
+answer_by_script(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct script *script = arg;
+	struct wire_header header;
+	uint8_t answer[64];
+	struct wire_out out;
+	struct buf buf;
+	unsigned i = script->next;
+
+	if (from != script->world->left || octets[18] != EXCH_IKE_SA_INIT)
+		return true;
+	assert_true(packet->octets.len <= sizeof(script->request));
+	memcpy(script->request, octets, packet->octets.len);
+	script->request_len = packet->octets.len;
+	if (i == script->count)
+		return true;
+	script->next++;
+	assert_int_equal(wire_header_read(packet->octets, &header), OK);
+	header.flags = FLAG_RESPONSE;
+	buf_init(&buf, answer, sizeof(answer));
+	wire_start(&out, &buf, &header);
+	wire_notify_v2(&out, 0, view_of(NULL, 0), script->answer[i].notify,
+	    view_of(script->answer[i].data, script->answer[i].len));
+	wire_finish(&out);
+	play_inject(
+	    play, &packet->remote, &packet->local, false, buf_done(&buf));
+	return false;
+}
+
+#define COOKIE(octet)                                                          \
+	{                                                                      \
+		N_COOKIE, { octet, 1, 2, 3 }, 4                                \
+	}
+#define GROUP(number)                                                          \
+	{                                                                      \
+		N_INVALID_KE_PAYLOAD, { 0, number }, 2                         \
+	}
+
+/* RFC 7296 2.6, 2.6.1: cookies and groups in any order, as often as a peer can
+ * mean it; the last cookie comes first in the request, and stays with another
+ * group. Who asks more often is not obeyed, and ends nothing either. */
+static void
+cookies_and_groups(void **state)
+{
+	static const struct {
+		struct script script;
+		uint8_t cookie, group; /* of the last request; cookie 0: none */
+	} row[] = {
+		{ { .answer = { COOKIE(7) }, .count = 1 }, 7, 19 },
+		{ { .answer = { GROUP(31) }, .count = 1 }, 0, 31 },
+		{ { .answer = { COOKIE(7), GROUP(31) }, .count = 2 }, 7, 31 },
+		{ { .answer = { GROUP(31), COOKIE(7) }, .count = 2 }, 7, 31 },
+		{ { .answer = { COOKIE(7), GROUP(31), COOKIE(8) }, .count = 3 },
+		    8, 31 },
+		{ { .answer = { GROUP(31), COOKIE(7), GROUP(19), COOKIE(8) },
+		      .count = 4 },
+		    8, 19 },
+		{ { .answer = { COOKIE(7), COOKIE(8), COOKIE(9) }, .count = 3 },
+		    8, 19 },
+		{ { .answer = { GROUP(31), GROUP(19), GROUP(31) }, .count = 3 },
+		    0, 19 },
+	};
+	struct script script;
+	struct world world;
+	struct msg *msg;
+	struct view ke;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		world = world_of(30 + i);
+		conn_set_ike(
+		    world.left->building[0], "aes128-sha256-ecp256-curve25519");
+		conn_set_ike(world.right->building[0],
+		    row[i].group == 19 ? "aes128-sha256-ecp256"
+		                       : "aes128-sha256-curve25519");
+		reload(&world);
+		script = row[i].script;
+		script.world = &world;
+		world.play->tap = answer_by_script;
+		world.play->tap_arg = &script;
+		try(&world, 10 * SECOND);
+		assert_true(settles(&world, 1, 1));
+		assert_int_equal(script.next, script.count);
+		assert_int_equal(
+		    msg_new(&msg, view_of(script.request, script.request_len)),
+		    OK);
+		assert_int_equal(wire_payloads_read(msg, 2, msg->header.next,
+		                     view_of(msg->whole.at + WIRE_HEADER,
+		                         msg->whole.len - WIRE_HEADER),
+		                     false),
+		    OK);
+		if (row[i].cookie != 0) {
+			assert_int_equal(msg->payload[0].kind, KIND_N_COOKIE);
+			assert_int_equal(
+			    msg->payload[0].notify.data.at[0], row[i].cookie);
+		}
+		assert_int_equal(
+		    msg_has(msg, KIND_N_COOKIE), row[i].cookie != 0);
+		ke = msg_payload(msg, KIND_KE, 0)->body;
+		assert_int_equal(ke.at[1], row[i].group);
+		msg_free(msg);
+		play_free(world.play);
+	}
+}
+
+/* Nonces ------------------------------------------------------------------- */
+
+static void
+other_nonce(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	size_t len = *(size_t *)env->impair_arg;
+	uint8_t octets[4 + 300] = { 0 };
+
+	if (chain_find(*first, plaintext, P2_NONCE) == NULL)
+		return;
+	octets[2] = (uint8_t)((len + 4) >> 8);
+	octets[3] = (uint8_t)(len + 4);
+	memset(octets + 4, 0x5a, len);
+	chain_rename(first, plaintext, P2_NONCE, 250);
+	chain_add(first, plaintext, P2_NONCE, octets, len + 4);
+}
+
+/* RFC 7296 2.10, 3.9: 16 to 256 octets, and half of the PRF's key at least. */
+static void
+nonces_of_any_length(void **state)
+{
+	static const struct {
+		const char *ike;
+		size_t len;
+		bool good;
+	} row[] = {
+		{ "aes128-sha256-curve25519", 15, false },
+		{ "aes128-sha256-curve25519", 16, true },
+		{ "aes128-sha256-curve25519", 256, true },
+		{ "aes128-sha256-curve25519", 257, false },
+		{ "aes256-sha512-curve25519", 31, false },
+		{ "aes256-sha512-curve25519", 32, true },
+	};
+	struct world world;
+	size_t i, len;
+
+	(void)state;
+	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		world = world_of(50 + i);
+		conn_set_ike(world.left->building[0], row[i].ike);
+		conn_set_ike(world.right->building[0], row[i].ike);
+		reload(&world);
+		try(&world, 5 * SECOND);
+		len = row[i].len;
+		world.left->env.impair = other_nonce;
+		world.left->env.impair_arg = &len;
+		try(&world, SECOND);
+		world.left->env.impair = NULL;
+		assert_int_equal(
+		    gateway_ike_count(world.right), row[i].good ? 1 : 0);
+		assert_int_equal(gateway_child_count(world.right, NULL),
+		    row[i].good ? 2 : 0);
+		play_free(world.play);
+	}
+}
+
+/* Deletes ------------------------------------------------------------------ */
+
+static void
+delete_of_others(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	/* Two SPIs of ESP that nobody has, one of AH, and none at all. */
+	static const uint8_t esp[] = { 0, 0, 0, 16, PROTO_ESP, 4, 0, 2, 1, 2, 3,
+		4, 0, 0, 0, 0 };
+	static const uint8_t ah[] = { 0, 0, 0, 12, 2, 4, 0, 1, 9, 9, 9, 9 };
+	static const uint8_t none[] = { 0, 0, 0, 8, PROTO_ESP, 4, 0, 0 };
+
+	(void)env;
+	if (plaintext->len > 0)
+		return;
+	chain_add(first, plaintext, P2_D, esp, sizeof(esp));
+	chain_add(first, plaintext, P2_D, ah, sizeof(ah));
+	chain_add(first, plaintext, P2_D, none, sizeof(none));
+}
+
+static void
+empty_answer(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	unsigned *empty = env->impair_arg;
+
+	*empty += *first == 0 && plaintext->len == 0;
+}
+
+/* RFC 7296 1.4.1: what is not there is not answered for. */
+static void
+delete_what_is_not_there(void **state)
+{
+	struct world world = world_up(60);
+	unsigned empty = 0;
+
+	(void)state;
+	world.left->env.impair = delete_of_others;
+	world.right->env.impair = empty_answer;
+	world.right->env.impair_arg = &empty;
+	gateway_ike(world.left)->engine->probe(gateway_ike(world.left));
+	play_run(world.play, 5 * SECOND);
+	assert_int_equal(empty, 1);
+	assert_true(settles(&world, 1, 1));
+	assert_true(flows(&world));
+	play_free(world.play);
+}
+
 /* Selectors ---------------------------------------------------------------- */
 
 /* Each side fits, but no packet is of both families: a child for nothing. */
@@ -545,6 +770,86 @@ rekeys_meet_in_different_groups(void **state)
 
 /* NAT ---------------------------------------------------------------------- */
 
+struct exact {
+	struct gateway *left;
+	uint8_t octets[8][1300];
+	size_t len[8], count;
+	unsigned repeats, strangers;
+};
+
+/* Every fragment of left's IKE_AUTH is one of those that left first. */
+static bool
+compare_fragments(struct play *play, struct gateway *from,
+    struct packet *packet, uint8_t *octets, void *arg)
+{
+	struct exact *exact = arg;
+	size_t i;
+
+	(void)play;
+	if (from != exact->left || octets[16] != P2_SKF ||
+	    octets[18] != EXCH_IKE_AUTH)
+		return true;
+	exact->strangers += packet->local.port != NATT_PORT;
+	for (i = 0; i < exact->count; i++)
+		if (exact->len[i] == packet->octets.len &&
+		    memcmp(exact->octets[i], octets, exact->len[i]) == 0)
+			break;
+	if (i < exact->count) {
+		exact->repeats++;
+		return true;
+	}
+	assert_true(i < 8 && packet->octets.len <= sizeof(exact->octets[0]));
+	memcpy(exact->octets[i], octets, packet->octets.len);
+	exact->len[i] = packet->octets.len;
+	exact->count++;
+	return true;
+}
+
+/* RFC 7296 2.1, RFC 7383 2.6.1: bit by bit the same, each fragment, also after
+ * the float to port 4500. */
+static void
+fragments_are_repeated_exactly(void **state)
+{
+	struct exact exact;
+	struct world world;
+	char name[900];
+	unsigned repeats = 0;
+	uint64_t seed;
+
+	(void)state;
+	memset(name, 'a', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	memcpy(name + 500, ".example", 8);
+	for (seed = 70; seed < 80; seed++) {
+		world.play = play_new(seed);
+		world.left = play_gateway(world.play, "left", "10.0.0.5");
+		world.right = play_gateway(world.play, "right", "192.0.2.2");
+		play_nat(world.play, "10.0.0.5", "192.0.2.77");
+		conn_set_ids(gateway_conn(world.left, "net", "192.0.2.2",
+		                 "10.1.0.0/16", "10.2.0.0/16"),
+		    name, name);
+		conn_set_ids(gateway_conn(world.right, "net", NULL,
+		                 "10.2.0.0/16", "10.1.0.0/16"),
+		    name, name);
+		gateway_psk(world.left, NULL, NULL, "x");
+		gateway_psk(world.right, NULL, NULL, "x");
+		reload(&world);
+		memset(&exact, 0, sizeof(exact));
+		exact.left = world.left;
+		world.play->tap = compare_fragments;
+		world.play->tap_arg = &exact;
+		world.play->weather.loss_permille = 300;
+		try(&world, 3 * MINUTE);
+		world.play->weather.loss_permille = 0;
+		assert_true(settles(&world, 1, 1));
+		assert_true(exact.count >= 2 && exact.count <= 3);
+		assert_int_equal(exact.strangers, 0);
+		repeats += exact.repeats;
+		play_free(world.play);
+	}
+	assert_true(repeats > 10);
+}
+
 /* The peer's address changes while a child is on its way into the kernel: it
  * ends up where the peer is (RFC 7296 2.23). */
 static void
@@ -598,6 +903,10 @@ main(void)
 		cmocka_unit_test(syntax_error_in_auth),
 		cmocka_unit_test(notify_that_nobody_knows),
 		cmocka_unit_test(refused_by_a_stranger),
+		cmocka_unit_test(cookies_and_groups),
+		cmocka_unit_test(nonces_of_any_length),
+		cmocka_unit_test(delete_what_is_not_there),
+		cmocka_unit_test(fragments_are_repeated_exactly),
 		cmocka_unit_test(selectors_of_two_families),
 		cmocka_unit_test(last_of_many_selectors),
 		cmocka_unit_test(rekey_that_the_kernel_refuses),
