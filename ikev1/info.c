@@ -198,6 +198,7 @@ v1_info_alive(struct v1_sa *v1)
 	if (v1->dpd_asked_ms == 0)
 		return;
 	v1->dpd_asked_ms = 0;
+	v1->dpd_judged = false;
 	timer_stop(v1->ike.env->timers, &v1->ike.dpd_timer);
 	v1_info_dpd_begin(v1);
 }
@@ -217,6 +218,61 @@ dpd_dead(struct v1_sa *v1)
 	sa_release(sa);
 }
 
+static struct child_sa *
+child_newest_up(struct ike_sa *sa)
+{
+	struct child_sa *found = NULL;
+
+	for (struct child_sa *child = sa->children; child != NULL;
+	     child = child->next)
+		if (child->state == CHILD_UP &&
+		    (found == NULL || child->created_ms > found->created_ms))
+			found = child;
+	return found;
+}
+
+static void dpd_queried(struct env *env, struct ticket ticket, enum err err,
+    const struct install_use *use);
+
+/* Nothing has been answered for long enough, but traffic may come in still. */
+static void
+dpd_judge(struct v1_sa *v1)
+{
+	struct ike_sa *sa = &v1->ike;
+	struct child_sa *child = child_newest_up(sa);
+
+	if (v1->dpd_judged || child == NULL ||
+	    install_query(sa->env, child, sa_ticket(sa, NULL, child),
+	        dpd_queried) != OK) {
+		dpd_dead(v1);
+		return;
+	}
+	v1->dpd_judged = true;
+	/* Should the answer never come. */
+	dpd_in(v1, DPD_AGAIN_MS);
+}
+
+/* Interop: some peers delete the ISAKMP SA and keep its children, and say so
+ * once; that may be lost. Who sends traffic is not dead (RFC 3706 5.5), but
+ * answers only under a new one. */
+static void
+dpd_judged(struct v1_sa *v1, bool traffic)
+{
+	struct ike_sa *sa = &v1->ike;
+
+	v1->dpd_judged = false;
+	if (!traffic) {
+		dpd_dead(v1);
+		return;
+	}
+	sa_log(sa, LOG_LEVEL_INFO,
+	    "the peer does not answer, but sends traffic: a new ISAKMP SA");
+	v1->dpd_asked_ms = 0;
+	timer_stop(sa->env->timers, &sa->dpd_timer);
+	v1_info_dpd_begin(v1);
+	v1_life_renew(sa);
+}
+
 /* RFC 3706 5.4: sequence numbers rise by one. */
 static void
 dpd_ask(struct v1_sa *v1)
@@ -226,7 +282,7 @@ dpd_ask(struct v1_sa *v1)
 	uint64_t again = DPD_AGAIN_MS;
 
 	if (v1->dpd_asked_ms != 0 && now - v1->dpd_asked_ms >= timeout) {
-		dpd_dead(v1);
+		dpd_judge(v1);
 		return;
 	}
 	if (v1->dpd_asked_ms == 0)
@@ -255,27 +311,21 @@ dpd_queried(struct env *env, struct ticket ticket, enum err err,
 	struct v1_sa *v1 = v1_sa(sa);
 	uint64_t delay;
 
-	if (sa == NULL || v1->husk || sa->established_ms == 0 ||
-	    v1->dpd_asked_ms != 0 || !dpd_wanted(v1))
+	if (sa == NULL || v1->husk || sa->established_ms == 0)
+		return;
+	if (v1->dpd_judged) {
+		dpd_judged(
+		    v1, err == OK &&
+		            use->idle_in_ms < env_now(env) - v1->dpd_asked_ms);
+		return;
+	}
+	if (v1->dpd_asked_ms != 0 || !dpd_wanted(v1))
 		return;
 	delay = sa->conn->dpd_delay_ms;
 	if (err == OK && use->idle_in_ms < delay)
 		dpd_in(v1, delay - use->idle_in_ms);
 	else
 		dpd_ask(v1);
-}
-
-static struct child_sa *
-child_newest_up(struct ike_sa *sa)
-{
-	struct child_sa *found = NULL;
-
-	for (struct child_sa *child = sa->children; child != NULL;
-	     child = child->next)
-		if (child->state == CHILD_UP &&
-		    (found == NULL || child->created_ms > found->created_ms))
-			found = child;
-	return found;
 }
 
 void

@@ -107,6 +107,7 @@ struct v1_sa {
 	uint32_t dpd_first;       /* our first one */
 	uint32_t dpd_acked;       /* the last one that was acknowledged */
 	uint64_t dpd_asked_ms;    /* since when an answer is missing; 0: none */
+	bool dpd_judged;          /* too long: is there traffic at least? */
 	uint32_t *seen;           /* message IDs that count once, a ring */
 	uint16_t seen_count, seen_room, seen_at;
 };

@@ -621,6 +621,61 @@ test_questions(void **state)
 	play_free(pair.play);
 }
 
+static bool
+drop_informational(struct play *play, struct gateway *from,
+    struct packet *packet, uint8_t *octets, void *arg)
+{
+	(void)play;
+	(void)packet;
+	return from != arg || octets[TYPE_AT] != EXCH_INFORMATIONAL_V1;
+}
+
+/* The peer has deleted the ISAKMP SA alone, and the Delete was lost. As long as
+ * it sends traffic it is not dead. */
+static void
+silent_delete(bool traffic)
+{
+	struct pair pair;
+	struct ike_sa *sa;
+
+	begin(&pair, 110);
+	pair.left->building[0]->dpd_action = DPD_CLEAR;
+	pair.left->building[0]->dpd_delay_ms = 10000;
+	pair.left->building[0]->dpd_timeout_ms = 30000;
+	up(&pair);
+	pair.play->tap = drop_informational;
+	pair.play->tap_arg = pair.right;
+	sa = gateway_ike(pair.right);
+	sa->expire_timer.fire(sa->expire_timer.arg);
+	play_run(pair.play, 12000);
+	assert_int_equal(gateway_ike_count(pair.right), 0);
+	assert_true(v1_sa(gateway_ike(pair.left))->dpd_asked_ms != 0);
+	pair.play->tap = NULL;
+	for (unsigned i = 0; i < 50; i++) {
+		if (traffic)
+			assert_true(play_traffic(
+			    pair.right, pair.left, "10.2.0.6", "10.1.0.5"));
+		play_run(pair.play, 1000);
+	}
+	assert_int_equal(pair.left->events[EVENT_PEER_DEAD], !traffic);
+	assert_int_equal(pair.left->events[EVENT_CHILD_DOWN], !traffic);
+	if (traffic) {
+		assert_int_equal(pair.left->events[EVENT_IKE_REKEYED], 1);
+		play_run(pair.play, 60000);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		assert_int_equal(pair.left->events[EVENT_CHILD_UP], 1);
+	}
+	play_free(pair.play);
+}
+
+static void
+test_silent_delete(void **state)
+{
+	(void)state;
+	silent_delete(true);
+	silent_delete(false);
+}
+
 int
 main(void)
 {
@@ -636,6 +691,7 @@ main(void)
 		cmocka_unit_test(test_two_refused),
 		cmocka_unit_test(test_deletes),
 		cmocka_unit_test(test_questions),
+		cmocka_unit_test(test_silent_delete),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
