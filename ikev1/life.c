@@ -117,6 +117,18 @@ make_husk(struct v1_sa *v1, bool by_peer)
 	    sa->child_count);
 }
 
+/* Children whose third message did not come in time: the peer may have sent it,
+ * and then it has them. */
+static void
+tell_halves(struct v1_sa *v1, struct v1_sa *heir)
+{
+	const struct child_sa *child;
+
+	for (child = v1->ike.children; child != NULL; child = child->next)
+		if (child->state == CHILD_INBOUND)
+			v1_info_delete_children(heir, &child->spi_in, 1);
+}
+
 /* RFC 2408 4.3: the ISAKMP SA ends, its children do not. */
 static void
 retire(struct v1_sa *v1, bool by_peer, const char *text)
@@ -126,6 +138,8 @@ retire(struct v1_sa *v1, bool by_peer, const char *text)
 
 	sa_log(sa, LOG_LEVEL_INFO, "the ISAKMP SA has ended: %s", text);
 	sa_hold(sa);
+	if (heir != NULL)
+		tell_halves(v1, heir);
 	end_exchanges(v1);
 	if (heir != NULL) {
 		adopt(v1, heir);

@@ -676,6 +676,45 @@ test_silent_delete(void **state)
 	silent_delete(false);
 }
 
+/* The third message of a Quick Mode is lost, again and again. */
+static bool
+drop_third(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct editor *editor = arg;
+
+	(void)play;
+	(void)packet;
+	return from != editor->pair->left || octets[TYPE_AT] != EXCH_QUICK ||
+	       ++editor->count[0] == 1;
+}
+
+/* ... and the ISAKMP SA ends before it came through: who has only half of the
+ * new child says so under the next one. */
+static void
+test_half_a_child(void **state)
+{
+	struct pair pair;
+	struct editor editor = { .pair = &pair };
+	struct ike_sa *sa;
+
+	(void)state;
+	begin(&pair, 120);
+	up(&pair);
+	pair.play->tap = drop_third;
+	pair.play->tap_arg = &editor;
+	sa = gateway_ike(pair.left);
+	assert_int_equal(sa->engine->child_rekey(gateway_child(pair.left)), OK);
+	play_run(pair.play, 200);
+	assert_int_equal(sa->engine->rekey(sa), OK);
+	play_run(pair.play, 30000);
+	assert_true(editor.count[0] > 2);
+	assert_int_equal(gateway_ike_count(pair.left), 1);
+	assert_int_equal(gateway_child_count(pair.left, NULL),
+	    gateway_child_count(pair.right, NULL));
+	play_free(pair.play);
+}
+
 int
 main(void)
 {
@@ -692,6 +731,7 @@ main(void)
 		cmocka_unit_test(test_deletes),
 		cmocka_unit_test(test_questions),
 		cmocka_unit_test(test_silent_delete),
+		cmocka_unit_test(test_half_a_child),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
