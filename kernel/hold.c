@@ -6,7 +6,6 @@
 struct held {
 	struct held *next;
 	const void *owner;
-	uint32_t reqid;
 	uint64_t since_ms;
 	size_t len;
 	uint8_t octets[];
@@ -63,8 +62,8 @@ hold_forget(struct hold *hold, const void *owner)
 }
 
 void
-hold_keep(struct hold *hold, const void *owner, uint32_t reqid,
-    const uint8_t *octets, size_t len, uint64_t now_ms)
+hold_keep(struct hold *hold, const void *owner, const uint8_t *octets,
+    size_t len, uint64_t now_ms)
 {
 	struct held *held, **at;
 
@@ -79,7 +78,6 @@ hold_keep(struct hold *hold, const void *owner, uint32_t reqid,
 		return;
 	held->next = NULL;
 	held->owner = owner;
-	held->reqid = reqid;
 	held->since_ms = now_ms;
 	held->len = len;
 	memcpy(held->octets, octets, len);
@@ -88,26 +86,15 @@ hold_keep(struct hold *hold, const void *owner, uint32_t reqid,
 }
 
 void
-hold_release(struct hold *hold, uint32_t reqid, uint64_t now_ms,
-    void (*take)(void *arg, const uint8_t *octets, size_t len), void *arg)
+hold_release(struct hold *hold, uint64_t now_ms,
+    bool (*take)(void *arg, const uint8_t *octets, size_t len), void *arg)
 {
-	struct held *ready = NULL, **last = &ready, **at = &hold->first, *held;
+	struct held **at = &hold->first;
 
 	drop_old(hold, now_ms);
-	while ((held = *at) != NULL) {
-		if (held->reqid != reqid) {
-			at = &held->next;
-			continue;
-		}
-		*at = held->next;
-		hold->count--;
-		held->next = NULL;
-		*last = held;
-		last = &held->next;
-	}
-	while ((held = ready) != NULL) {
-		ready = held->next;
-		take(arg, held->octets, held->len);
-		free(held);
-	}
+	while (*at)
+		if (take(arg, (*at)->octets, (*at)->len))
+			drop(hold, at);
+		else
+			at = &(*at)->next;
 }

@@ -9,6 +9,7 @@
 #ifndef KERNEL_HOLD_H
 #define KERNEL_HOLD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,13 +24,13 @@ void hold_free(struct hold *hold); /* accepts NULL */
 
 /* Keeps a copy of len octets unless owner has a packet here. Best effort: what
  * is too long, or one too many, is not kept. */
-void hold_keep(struct hold *hold, const void *owner, uint32_t reqid,
-    const uint8_t *octets, size_t len, uint64_t now_ms);
+void hold_keep(struct hold *hold, const void *owner, const uint8_t *octets,
+    size_t len, uint64_t now_ms);
 /* Of owner, nothing is kept any more. */
 void hold_forget(struct hold *hold, const void *owner);
-/* Calls take with each packet of reqid that is not too old, oldest first. They
- * are held no more then; take may keep them anew. */
-void hold_release(struct hold *hold, uint32_t reqid, uint64_t now_ms,
-    void (*take)(void *arg, const uint8_t *octets, size_t len), void *arg);
+/* Offers the packets that are not too old, oldest first: those that take says
+ * it has taken are held no more. take keeps nothing. */
+void hold_release(struct hold *hold, uint64_t now_ms,
+    bool (*take)(void *arg, const uint8_t *octets, size_t len), void *arg);
 
 #endif

@@ -446,7 +446,7 @@ policy_acquire(struct plane *plane, struct policy_out *policy,
 	struct kmsg_event event = { .kind = KEVENT_ACQUIRE };
 	struct ts *local = &event.packet[0], *remote = &event.packet[1];
 
-	hold_keep(plane->hold, policy, policy->reqid, octets, len, now(plane));
+	hold_keep(plane->hold, policy, octets, len, now(plane));
 	if (policy->acquired && now(plane) - policy->acquire_ms < ACQUIRE_MS)
 		return;
 	policy->acquired = true;
@@ -661,10 +661,21 @@ flush_out(struct plane *plane)
 	plane->scratch_used = 0;
 }
 
-static void
+/* Whose policy has no SA yet has to wait on. */
+static bool
 take_held(void *arg, const uint8_t *octets, size_t len)
 {
-	take_from_tun(arg, octets, len);
+	struct plane *plane = arg;
+	struct policy_out *policy;
+	struct tun_cut cut;
+
+	if (tun_cut(&cut, octets, len) != OK)
+		return true;
+	policy = policy_of(spd_match(plane->spd, &cut.inner));
+	if (policy && policy_sa(policy, &cut.inner) == NULL)
+		return false;
+	take_from_tun(plane, octets, len);
+	return true;
 }
 
 static void
@@ -884,8 +895,7 @@ plane_execute(
 	case KMSG_SA_ADD:
 		err = sa_add(plane, &request->sa);
 		if (err == OK && request->sa.direction == KMSG_OUT) {
-			hold_release(plane->hold, request->sa.reqid, now(plane),
-			    take_held, plane);
+			hold_release(plane->hold, now(plane), take_held, plane);
 			flush_out(plane);
 		}
 		break;

@@ -410,6 +410,8 @@ holds_the_first(void **state)
 	struct world *world = world_new();
 	struct kmsg trap =
 	    policy(&world->b, "10.1.0.0/24", "10.2.0.0/24", true);
+	struct kmsg child = sa(
+	    &world->a, &world->b, KMSG_OUT, 1000, "10.1.0.0/24", "10.2.0.0/24");
 	size_t len = 0;
 
 	(void)state;
@@ -420,13 +422,16 @@ holds_the_first(void **state)
 	send_packet(&world->a, 1, 2, 200);
 	settle(world);
 	assert_int_equal(world->a.events, 1);
-	/* An SA that is not for it: it asks again, and waits. */
+	/* An SA that is not for it: it waits on. */
 	good(&world->a, sa(&world->a, &world->b, KMSG_OUT, 999, "10.3.0.0/24",
 	                    "10.2.0.0/24"));
 	settle(world);
 	assert_int_equal(received(&world->b, out, sizeof(out), &len), 0);
-	good(&world->a, sa(&world->a, &world->b, KMSG_OUT, 1000, "10.1.0.0/24",
-	                    "10.2.0.0/24"));
+	/* The child has a number of its own, and policies of its own. */
+	trap.policy.reqid++;
+	good(&world->a, trap);
+	child.sa.reqid = trap.policy.reqid;
+	good(&world->a, child);
 	settle(world);
 	assert_int_equal(received(&world->b, out, sizeof(out), &len), 1);
 	assert_int_equal(len, TUN_HEADER + 100);

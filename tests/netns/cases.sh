@@ -194,7 +194,7 @@ case_v2_userland_route() {
 	two_hosts
 	peer_start 2 aes128-sha256-x25519 aes128-sha256
 	ours_start 2 aes128-sha256-x25519 aes128-sha256 "	auto=route"
-	net_until 5 ns ours ip link show orthrus0
+	net_until 5 grep -q 'net: routed' "$NET_DIR/ours/orthrus.log"
 	ns ours ping -q -c 1 -W $((4 * NET_SLOW)) -I 10.1.0.1 10.2.0.1
 	both_have 1
 	ns ours ip link del orthrus0
@@ -220,7 +220,7 @@ case_v2_dead_peer() { dead_peer 2 220; }
 case_v1_dead_peer() { dead_peer 1 40; }
 
 # We are behind NAT; the peer sees 192.0.2.254.
-behind_nat() { # VERSION
+nat_hosts() {
 	net_host ours nat peer
 	net_link ours 172.16.0.2/24 nat 172.16.0.1/24 wire inside
 	net_link nat 192.0.2.254/24 peer $R/24 outside wire
@@ -237,6 +237,10 @@ behind_nat() { # VERSION
 			}
 		}
 	X
+}
+
+behind_nat() { # VERSION
+	nat_hosts
 	OURS=172.16.0.2 OURS_SEEN=%any
 	peer_start "$1" aes128-sha256-x25519 aes128-sha256
 	ours_start "$1" aes128-sha256-x25519 aes128-sha256
@@ -345,6 +349,39 @@ none_of() { # SPIS
 		! ours_spis | grep -q "$spi" || return 1
 	done
 }
+
+# The NAT takes another address and port for us: the peer, here Orthrus too,
+# sends there as soon as it has had a packet from there.
+nat_moves() { # VERSION
+	DATA_PLANE=userland
+	nat_hosts
+	orthrus_start peer "
+conn net
+	authby=psk
+	keyexchange=ikev$1
+	left=$R
+	right=%any
+	leftid=peer.example
+	rightid=ours.example
+	leftsubnet=10.2.0.0/24
+	rightsubnet=10.1.0.0/24
+	ike=aes128-sha256-x25519
+	esp=aes128-sha256
+	auto=add
+" "@ours.example @peer.example : PSK \"$NET_PSK\""
+	OURS=172.16.0.2
+	ours_start "$1" aes128-sha256-x25519 aes128-sha256
+	orthrus ours up net
+	pings
+	ip -n "$NET_ID-nat" addr del 192.0.2.254/24 dev outside
+	ip -n "$NET_ID-nat" addr add 192.0.2.253/24 dev outside
+	net_until 4 net_ping ours 10.1.0.1 10.2.0.1 1
+	net_ping peer 10.2.0.1 10.1.0.1
+	grep -qE 'NAT has changed|192.0.2.253' "$NET_DIR/peer/orthrus.log"
+	! grep -q 'refused to' "$NET_DIR/peer/orthrus.log"
+}
+case_v2_userland_nat_moves() { nat_moves 2; }
+case_v1_userland_nat_moves() { nat_moves 1; }
 
 # A wrong PSK is refused, and said so, on either side.
 wrong_psk() { # VERSION
