@@ -113,6 +113,19 @@ more_line(struct block *block, size_t count)
 		block_line(block, "", "and %zu more", count - SHOWN);
 }
 
+/* All else fits: it is the mode that does not. */
+static void
+mode_lines(struct block *block, const struct conn *conn)
+{
+	bool transport = conn->mode == MODE_TRANSPORT;
+
+	block_line(block, "nearest", "%s: differs in mode: allowed %s",
+	    conn->name, transport ? "transport" : "tunnel");
+	block_line(block, "remedy", "type=%s in \"%s\", or type=%s at the peer",
+	    transport ? "tunnel" : "transport", conn->name,
+	    transport ? "transport" : "tunnel");
+}
+
 /* Proposals -------------------------------------------------------------- */
 
 static const struct proposals *
@@ -169,6 +182,77 @@ ours_use(const struct proposals *ours, unsigned kind)
 	return false;
 }
 
+/* How we would write the first offer, as it is; false if parts of it are
+ * unknown to us. *tier is that of its weakest part. */
+static bool
+offer_as_suite(
+    const struct offer *offer, enum alg_tier *tier, char text[static PART])
+{
+	*tier = TIER_MODERN;
+	for (size_t i = 0; i < offer->count && i < OFFER_TRANSFORMS; i++) {
+		const struct transform *transform = &offer->transform[i];
+
+		if (transform->kind >= ALG_KINDS)
+			continue;
+		if (transform->alg == NULL)
+			return false;
+		if (transform->alg->tier > *tier)
+			*tier = transform->alg->tier;
+	}
+	offer_text(offer, text, PART);
+	return strstr(text, "...") == NULL;
+}
+
+/* The first suite that we would take. */
+static void
+own_suite(const struct proposals *ours, char text[static PART])
+{
+	static const uint8_t order[] = { ALG_ENCR, ALG_INTEG, ALG_PRF,
+		ALG_KEX };
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < sizeof order && ours->count > 0; i++)
+		if (ours->item[0].count[order[i]] > 0)
+			used += (size_t)snprintf(text + used, PART - used,
+			    "%s%s", used > 0 ? "-" : "",
+			    proposal_alg(&ours->item[0], order[i], 0)->name);
+}
+
+/* How many kinds differ; *which is the first of them. Where both are AEADs, or
+ * a child of IKE_AUTH has no group, nothing is amiss. */
+static unsigned
+differing_kinds(const struct proposals *ours, const struct offer *offers,
+    size_t count, bool first_child, unsigned *which)
+{
+	unsigned differing = 0;
+
+	for (unsigned kind = 0; kind < ALG_KINDS; kind++) {
+		bool allowed;
+		const struct alg *alg =
+		    offered_alg(ours, offers, count, kind, &allowed);
+
+		if (allowed || !ours_use(ours, kind) ||
+		    (kind == ALG_KEX && first_child))
+			continue;
+		/* An AEAD of theirs needs no integrity of ours. */
+		if (alg == NULL && kind == ALG_INTEG)
+			continue;
+		if (differing++ == 0)
+			*which = kind;
+	}
+	return differing;
+}
+
+static const struct alg *
+own_alg(const struct proposals *ours, unsigned kind)
+{
+	for (size_t i = 0; i < ours->count; i++)
+		if (ours->item[i].count[kind] > 0)
+			return proposal_alg(&ours->item[i], kind, 0);
+	return NULL;
+}
+
 static void
 remedy_proposal(struct block *block, const struct conn *conn,
     enum ipsec_protocol protocol, const struct offer *offers, size_t count,
@@ -176,36 +260,42 @@ remedy_proposal(struct block *block, const struct conn *conn,
 {
 	const struct proposals *ours = conn_proposals(conn, protocol);
 	const char *option = protocol == PROTO_IKE ? "ike" : "esp";
+	char suite[PART], own[PART];
+	enum alg_tier tier;
+	unsigned kind = 0, differing = differing_kinds(
+	                       ours, offers, count, first_child, &kind);
 
-	for (unsigned kind = 0; kind < ALG_KINDS; kind++) {
+	if (differing == 1) {
+		const struct alg *mine = own_alg(ours, kind);
 		bool allowed;
 		const struct alg *alg =
 		    offered_alg(ours, offers, count, kind, &allowed);
-		const struct alg *own = NULL;
 
-		for (size_t i = 0; i < ours->count && own == NULL; i++)
-			if (ours->item[i].count[kind] > 0)
-				own = proposal_alg(&ours->item[i], kind, 0);
-		if (allowed || own == NULL || !ours_use(ours, kind) ||
-		    (kind == ALG_KEX && first_child))
-			continue;
-		/* An AEAD of theirs needs no integrity of ours. */
-		if (alg == NULL && kind == ALG_INTEG)
-			continue;
-		if (alg == NULL)
-			block_line(block, "remedy", "enable %s at the peer",
-			    own->name);
-		else
+		/* An AEAD and a cipher do not stand in one suite. */
+		if (alg != NULL && kind == ALG_ENCR &&
+		    (alg->block == 1) != (mine->block == 1)) {
+			differing = 2;
+		} else if (alg != NULL) {
 			block_line(block, "remedy",
 			    "add %s (%s) to %s= of \"%s\", or enable %s at the "
 			    "peer",
 			    alg->name, alg_tier_text(alg->tier), option,
-			    conn->name, own->name);
-		return;
+			    conn->name, mine->name);
+		} else {
+			block_line(block, "remedy", "enable %s at the peer",
+			    mine->name);
+		}
+		if (differing == 1)
+			return;
 	}
-	block_line(block, "remedy",
-	    "write one of the offered combinations into %s= of \"%s\"", option,
-	    conn->name);
+	own_suite(ours, own);
+	if (count > 0 && offer_as_suite(&offers[0], &tier, suite))
+		block_line(block, "remedy",
+		    "add the suite %s (%s) to %s= of \"%s\", or enable %s at "
+		    "the peer",
+		    suite, alg_tier_text(tier), option, conn->name, own);
+	else
+		block_line(block, "remedy", "enable %s at the peer", own);
 }
 
 static bool
@@ -275,7 +365,9 @@ explain_proposal(struct env *env, const struct ike_sa *sa,
 			    "%s: %s", candidates[i]->name, text);
 	}
 	more_line(&block, count);
-	if (nearest != NULL) {
+	if (nearest != NULL && differs[0] == '\0') {
+		mode_lines(&block, nearest);
+	} else if (nearest != NULL) {
 		block_line(&block, "nearest", "%s: differs in %s",
 		    nearest->name, differs);
 		remedy_proposal(
@@ -490,6 +582,133 @@ explain_ts(struct env *env, const struct ike_sa *sa,
 		    "the same networks at both ends: leftsubnet and "
 		    "rightsubnet of \"%s\", or the peer's",
 		    nearest->name);
+	} else if (nearest != NULL) {
+		mode_lines(&block, nearest);
 	}
 	block_end(&block, env, sa, nearest, ERR_TS);
+}
+
+/* Keys ------------------------------------------------------------------- */
+
+void
+explain_key(struct env *env, const struct ike_sa *sa,
+    const struct ident *claimed, bool missing)
+{
+	struct ident *local = sa->id_local != NULL
+	                          ? ident_ref(sa->id_local)
+	                          : conn_local_id(sa->conn, &sa->local.addr);
+	struct ident *remote = conn_remote_id(sa->conn, &sa->remote.addr);
+	const struct ident *peer = claimed != NULL ? claimed : remote;
+	char us[IDENT_TEXT], them[IDENT_TEXT], wanted[IDENT_TEXT];
+	struct block block;
+
+	if (!block_allowed(env, sa))
+		goto out;
+	ident_text(local, us);
+	ident_text(peer, them);
+	block_begin(&block, sa, &sa->remote.addr,
+	    missing ? "we have no pre-shared key for this peer"
+	            : "the peer does not have our pre-shared key");
+	if (claimed != NULL)
+		block_line(&block, "offered", "the peer is %s", them);
+	block_line(&block, "configured", "%s: we are %s, the peer is %s",
+	    sa->conn->name, us, ident_text(remote, wanted));
+	block_line(&block, "nearest", "%s: %s", sa->conn->name,
+	    missing ? "nothing in ipsec.secrets is for these two"
+	            : "the pre-shared keys differ");
+	if (missing)
+		block_line(&block, "remedy",
+		    "%s %s : PSK \"...\" in ipsec.secrets, with the peer's "
+		    "key; then orthrus reload",
+		    us, them);
+	else
+		block_line(&block, "remedy",
+		    "the same key for %s and %s in ipsec.secrets here and at "
+		    "the peer",
+		    us, them);
+	block_end(
+	    &block, env, sa, sa->conn, missing ? ERR_NO_SECRET : ERR_AUTH);
+out:
+	ident_unref(local);
+	ident_unref(remote);
+}
+
+/* The peer's word -------------------------------------------------------- */
+
+static void
+refused_proposal(struct block *block, const struct conn *conn, bool in_child)
+{
+	char text[PART];
+
+	proposals_text(in_child ? &conn->esp : &conn->ike, text, sizeof text);
+	block_line(block, "offered", "%s", text);
+	block_line(block, "remedy",
+	    "algorithms in %s= of \"%s\" that the peer allows%s",
+	    in_child ? "esp" : "ike", conn->name,
+	    in_child ? "" : ", or at the peer a connection for our address");
+}
+
+static void
+refused_identity(
+    struct block *block, const struct ike_sa *sa, const struct conn *conn)
+{
+	struct ident *ours = conn_local_id(conn, &sa->local.addr);
+	struct ident *theirs = conn_remote_id(conn, &sa->remote.addr);
+	char us[IDENT_TEXT], them[IDENT_TEXT];
+
+	block_line(block, "offered", "we are %s, the peer is %s",
+	    ident_text(ours, us), ident_text(theirs, them));
+	block_line(block, "remedy",
+	    "the same pre-shared key at both ends, and at the peer a "
+	    "connection for these identities");
+	ident_unref(ours);
+	ident_unref(theirs);
+}
+
+static void
+refused_selectors(
+    struct block *block, const struct ike_sa *sa, const struct conn *conn)
+{
+	char us[PART], them[PART];
+	struct ts_list ours, theirs;
+
+	conn_selectors(conn, sa, &ours, &theirs);
+	ts_list_text(&ours, us, sizeof us);
+	ts_list_text(&theirs, them, sizeof them);
+	block_line(block, "offered", "%s, %s here, %s there",
+	    conn->mode == MODE_TRANSPORT ? "transport" : "tunnel", us, them);
+	block_line(block, "remedy",
+	    "the same networks and the same type= at both ends: leftsubnet "
+	    "and rightsubnet of \"%s\", or the peer's",
+	    conn->name);
+}
+
+void
+explain_refused(struct env *env, const struct ike_sa *sa,
+    const struct conn *conn, bool in_child, enum kind answer)
+{
+	struct block block;
+	char what[80];
+
+	if (conn == NULL || !block_allowed(env, sa))
+		return;
+	snprintf(what, sizeof what, "the peer refuses the %s SA: %s",
+	    in_child ? "child" : "IKE", kind_text(answer));
+	block_begin(&block, sa, &sa->remote.addr, what);
+	switch (answer) {
+	case KIND_N_NO_PROPOSAL:
+		refused_proposal(&block, conn, in_child);
+		break;
+	case KIND_N_AUTH_FAILED:
+		refused_identity(&block, sa, conn);
+		break;
+	case KIND_N_TS_UNACCEPTABLE:
+	case KIND_N_INVALID_ID:
+		refused_selectors(&block, sa, conn);
+		break;
+	default:
+		break;
+	}
+	block_line(&block, "", "the peer's log may say more");
+	block_end(&block, env, sa, conn, ERR_PEER);
 }

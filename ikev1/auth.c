@@ -124,6 +124,8 @@ v1_auth_open(struct v1_sa *v1, struct v1_exchange *x, struct msg *msg)
 	if (err == OK)
 		return OK;
 	main->try_at_ms = now + FAILURE_MS;
+	if (main->failures == 0 && sa->conn != NULL)
+		explain_key(sa->env, sa, NULL, false);
 	if (main->failures++ == 0)
 		sa_log(sa, LOG_LEVEL_WARNING,
 		    "message %d does not open with %s: is the pre-shared key "

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/explain.h"
 #include "common/limit.h"
 #include "ikev1/child.h"
 #include "ikev1/life.h"
@@ -515,6 +516,8 @@ v1_info_errors(struct ike_sa *sa, struct exchange *x, struct msg *msg)
 	snprintf(line, sizeof(line), "the peer refused: %s",
 	    notify_text(error, text));
 	sa_log(sa, LOG_LEVEL_WARNING, "%s", line);
+	explain_refused(sa->env, sa, sa->conn, sa->established_ms != 0,
+	    (enum kind)error->kind);
 	if (sa->established_ms == 0) {
 		sa_kill(sa, ERR_PEER, true, line);
 		return DONE;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/explain.h"
 #include "common/natt.h"
 #include "ikev1/child.h"
 #include "ikev1/info.h"
@@ -494,6 +495,7 @@ v1_life_hint(struct v1_sa *v1, enum kind kind)
 	    sa->state != IKE_HALF_OPEN)
 		return;
 	v1->refused = (uint8_t)kind;
+	explain_refused(sa->env, sa, sa->conn, false, kind);
 	timer_set(sa->env->timers, &sa->expire_timer, REFUSED_MS);
 }
 

@@ -451,6 +451,8 @@ skeyid_done(struct env *env, struct ticket ticket, enum err err,
 		return;
 	if (err == OK)
 		v1_sa(x->x.sa)->main->skeyid = *answer;
+	else if (err == ERR_NO_SECRET && x->x.sa->conn != NULL)
+		explain_key(env, x->x.sa, NULL, true);
 	v1_landed(x, err);
 }
 

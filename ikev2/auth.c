@@ -264,6 +264,8 @@ v2_auth_i_send(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	enum err err = x->asked;
 
 	(void)msg;
+	if (err == ERR_NO_SECRET)
+		explain_key(sa->env, sa, NULL, true);
 	if (err != OK)
 		return fsm_fail(exchange, err, 0, "cannot authenticate: %s",
 		    x->asked_text[0] != '\0' ? x->asked_text : err_text(err));
@@ -290,11 +292,13 @@ v2_auth_i_refused(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	const struct payload *error = msg_error(msg);
 
-	(void)sa;
 	/* RFC 7296 2.21.2: the IKE SA is not made. */
 	if (error == NULL)
 		return fsm_fail(exchange, ERR_SYNTAX, 0,
 		    "an answer to IKE_AUTH without AUTH");
+	if (sa->conn != NULL)
+		explain_refused(
+		    sa->env, sa, sa->conn, false, (enum kind)error->kind);
 	return fsm_fail(exchange, ERR_PEER, 0, "the peer answered %s (%u)",
 	    kind_text((enum kind)error->kind), error->notify.type);
 }
@@ -390,9 +394,11 @@ v2_auth_i_establish(
 		    x->asked_text[0] != '\0' ? x->asked_text : err_text(err));
 	if (!read_auth(msg, &mac) ||
 	    !proof_by_mac(
-	        &proof, sa, view_of(x->mac_peer, sa->suite.prf->out), mac))
+	        &proof, sa, view_of(x->mac_peer, sa->suite.prf->out), mac)) {
+		explain_key(sa->env, sa, x->peer_id, false);
 		return distrust(exchange, ERR_AUTH,
 		    "the peer's AUTH is wrong: the PSKs differ");
+	}
 	err = establish(x, &proof, msg);
 	if (err != OK)
 		return fsm_fail(exchange, err, 0, "%s", err_text(err));
@@ -562,16 +568,21 @@ v2_auth_r_verify(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		return fsm_fail(exchange, ERR_NO_CONN, N_AUTHENTICATION_FAILED,
 		    "no connection fits the identities");
 	}
+	if (err == ERR_NO_SECRET && sa->conn != NULL)
+		explain_key(sa->env, sa, x->peer_id, true);
 	if (err != OK)
 		return fsm_fail(exchange, err, N_AUTHENTICATION_FAILED,
 		    "%s: %s", ident_text(x->peer_id, peer),
 		    x->asked_text[0] != '\0' ? x->asked_text : err_text(err));
 	if (!read_auth(msg, &mac) ||
 	    !proof_by_mac(
-	        &proof, sa, view_of(x->mac_peer, sa->suite.prf->out), mac))
+	        &proof, sa, view_of(x->mac_peer, sa->suite.prf->out), mac)) {
+		if (sa->conn != NULL)
+			explain_key(sa->env, sa, x->peer_id, false);
 		return fsm_fail(exchange, ERR_AUTH, N_AUTHENTICATION_FAILED,
 		    "%s: AUTH is wrong: the PSKs differ",
 		    ident_text(x->peer_id, peer));
+	}
 	err = establish(x, &proof, msg);
 	if (err != OK)
 		return fsm_fail(exchange, err, N_AUTHENTICATION_FAILED, "%s",

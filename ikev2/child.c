@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/explain.h"
 #include "common/terms.h"
 #include "ikev2/task.h"
 #include "kernel/install.h"
@@ -434,6 +435,8 @@ v2_child_i_accept(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		snprintf(text, sizeof(text), "the peer answered %s (%u)",
 		    kind_text((enum kind)error->kind), error->notify.type);
 		sa_log(sa, LOG_LEVEL_WARNING, "child refused: %s", text);
+		explain_refused(
+		    sa->env, sa, child->conn, true, (enum kind)error->kind);
 		x->child = 0;
 		child_kill(child, ERR_PEER, true, text);
 		return DONE;
@@ -657,6 +660,9 @@ v2_child_i_refused(
 		begin_anew(x, old);
 		return DONE;
 	}
+	if (v2_child_of(x) != NULL)
+		explain_refused(sa->env, sa, v2_child_of(x)->conn, true,
+		    (enum kind)error->kind);
 	return fsm_fail(exchange, ERR_PEER, 0,
 	    "child refused: the peer answered %s (%u)",
 	    kind_text((enum kind)error->kind), error->notify.type);

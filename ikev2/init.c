@@ -674,6 +674,8 @@ v2_init_i_error(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		    "the peer answered %s (%u)",
 		    kind_text((enum kind)error->kind), error->notify.type);
 		sa_log(sa, LOG_LEVEL_WARNING, "%s", setup->text);
+		explain_refused(
+		    sa->env, sa, sa->conn, false, (enum kind)error->kind);
 		timer_set(sa->env->timers, &sa->expire_timer, REFUSED_MS);
 	}
 	return IGNORE;

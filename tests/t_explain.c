@@ -297,6 +297,122 @@ test_ts(void **state)
 	conn_unref(conns[0]);
 }
 
+/* What differs in more than one place is said as a suite. */
+static void
+test_whole_suite(void **state)
+{
+	static const enum alg_id old[] = { ALG_3DES_CBC, ALG_SHA1_96,
+		ALG_PRF_SHA1, ALG_MODP1024 };
+	static const enum alg_id aead[] = { ALG_AES128_GCM16 };
+	struct fixture f;
+	struct conn *conns[1] = { conn(
+	    "office", "aes256-sha256-modp2048", "aes256-sha256") };
+	struct offer offers[1] = { offer(PROTO_IKE, old, 4) };
+
+	(void)state;
+	begin(&f);
+	explain_proposal(
+	    &f.env, &f.sa, &f.remote, conns, 1, PROTO_IKE, offers, 1);
+	assert_has(&f, "add the suite 3des-");
+	assert_has(&f, "modp1024 (legacy) to ike= of \"office\", or enable "
+	               "aes256-sha256-prfsha256-modp2048 at the peer");
+	offers[0] = offer(PROTO_ESP, aead, 1);
+	explain_proposal(
+	    &f.env, &f.sa, &f.remote, conns, 1, PROTO_ESP, offers, 1);
+	assert_has(&f, "add the suite aes128gcm16");
+	assert_has(&f, "to esp= of \"office\", or enable aes256-sha256 at");
+	conn_unref(conns[0]);
+}
+
+/* Algorithms and selectors fit: it is the mode. */
+static void
+test_mode(void **state)
+{
+	static const enum alg_id good[] = { ALG_AES256_CBC, ALG_SHA256_128 };
+	struct fixture f;
+	struct conn *conns[1] = { conn(
+	    "office", "aes256-sha256-modp2048", "aes256-sha256") };
+	struct offer offers[1] = { offer(PROTO_ESP, good, 2) };
+	struct ts_list ours, theirs;
+
+	(void)state;
+	begin(&f);
+	conns[0]->mode = MODE_TRANSPORT;
+	explain_proposal(
+	    &f.env, &f.sa, &f.remote, conns, 1, PROTO_ESP, offers, 1);
+	assert_has(&f, "office: differs in mode: allowed transport");
+	conn_ts(&conns[0]->local, &f.local.addr, &ours);
+	conn_ts(&conns[0]->remote, &f.remote.addr, &theirs);
+	explain_ts(&f.env, &f.sa, conns, 1, &ours, &theirs);
+	assert_has(&f, "office: differs in mode: allowed transport");
+	assert_has(&f, "type=tunnel in \"office\", or type=transport at the");
+	conn_unref(conns[0]);
+}
+
+static void
+test_key(void **state)
+{
+	struct ident *claimed = ident_new(ID_FQDN, view_text("bob"));
+	struct fixture f;
+
+	(void)state;
+	begin(&f);
+	f.sa.conn = conn("office", "aes256-sha256-modp2048", "aes256-sha256");
+	explain_key(&f.env, &f.sa, claimed, false);
+	assert_has(&f, "office[7] 203.0.113.9: the peer does not have our");
+	assert_has(&f, "offered     the peer is bob");
+	assert_has(&f, "configured  office: we are 192.0.2.1, the peer is ");
+	assert_has(&f, "office: the pre-shared keys differ");
+	assert_has(&f, "the same key for 192.0.2.1 and bob in ipsec.secrets");
+	explain_key(&f.env, &f.sa, NULL, true);
+	assert_has(&f, "nothing in ipsec.secrets is for these two");
+	assert_null(strstr(f.line, "offered"));
+	ident_unref(claimed);
+	conn_unref(f.sa.conn);
+}
+
+static void
+test_refused(void **state)
+{
+	static const struct {
+		enum kind answer;
+		bool in_child;
+		const char *offered, *remedy;
+	} cases[] = {
+		{ KIND_N_NO_PROPOSAL, false, "aes256-sha256-modp2048",
+		    "algorithms in ike= of \"office\"" },
+		{ KIND_N_NO_PROPOSAL, true, "aes128gcm16",
+		    "algorithms in esp= of \"office\"" },
+		{ KIND_N_AUTH_FAILED, false, "we are 192.0.2.1, the peer is ",
+		    "the same pre-shared key at both ends" },
+		{ KIND_N_TS_UNACCEPTABLE, true, "tunnel, 192.0.2.1/32 here, ",
+		    "the same networks and the same type=" },
+		{ KIND_N_INVALID_ID, true, "tunnel, 192.0.2.1/32 here, ",
+		    "the same networks and the same type=" },
+	};
+	struct conn *one =
+	    conn("office", "aes256-sha256-modp2048", "aes128gcm16");
+	struct fixture f;
+
+	(void)state;
+	begin(&f);
+	f.sa.conn = one;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		explain_refused(
+		    &f.env, &f.sa, one, cases[i].in_child, cases[i].answer);
+		assert_has(&f, cases[i].in_child
+		                   ? ": the peer refuses the child SA: N("
+		                   : ": the peer refuses the IKE SA: N(");
+		assert_has(&f, cases[i].offered);
+		assert_has(&f, cases[i].remedy);
+	}
+	explain_refused(&f.env, &f.sa, one, true, KIND_N_ERROR);
+	assert_has(&f, "the peer's log may say more");
+	explain_refused(&f.env, &f.sa, NULL, true, KIND_N_ERROR);
+	assert_int_equal(f.lines, 6);
+	conn_unref(one);
+}
+
 /* Strangers are told about at a bounded rate; we ourselves always are. */
 static void
 test_rate(void **state)
@@ -334,6 +450,10 @@ main(void)
 		cmocka_unit_test(test_no_conn),
 		cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_ts),
+		cmocka_unit_test(test_whole_suite),
+		cmocka_unit_test(test_mode),
+		cmocka_unit_test(test_key),
+		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_rate),
 	};
 
