@@ -71,6 +71,17 @@ secrets_loaded(void *arg, uint64_t serial, const struct vaultd_loaded *loaded)
 	}
 }
 
+/* It has been logged. What is wrong with the gate will not mend, and without the
+ * vault it is of no use. */
+static void
+gate_broke(void *arg)
+{
+	struct parent *parent = arg;
+
+	if (!parent->stopping && parent->gate != NULL)
+		proc_kill(parent->gate);
+}
+
 static void
 vault_closed(void *arg, enum err err, const char *why)
 {
@@ -88,8 +99,8 @@ vault_closed(void *arg, enum err err, const char *why)
 void
 parent_vault_started(struct parent *parent, int fd)
 {
-	const struct vault_link_events events = { secrets_loaded, vault_closed,
-		parent };
+	const struct vault_link_events events = { secrets_loaded, gate_broke,
+		vault_closed, parent };
 
 	parent->vault_link =
 	    vault_link_new(parent->loop, fd, parent->options->secrets, &events);

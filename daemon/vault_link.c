@@ -119,6 +119,16 @@ on_loaded(void *arg, const struct ipc_frame *frame)
 	return OK;
 }
 
+static enum err
+on_broken(void *arg, const struct ipc_frame *frame)
+{
+	struct vault_link *link = arg;
+
+	(void)frame;
+	link->events.broken(link->events.arg);
+	return OK;
+}
+
 static const struct ipc_permit rows[] = {
 	{ VAULTD_GATE, IPC_OUT | IPC_FD, 0, 0, 0, NULL },
 	{ VAULTD_LOAD, IPC_OUT, 1, VAULTD_PATH - 1, 0, NULL },
@@ -130,6 +140,7 @@ static const struct ipc_permit rows[] = {
 	    on_fetch },
 	{ VAULTD_LOADED, IPC_IN, sizeof(struct vaultd_loaded),
 	    sizeof(struct vaultd_loaded), 1u << LINK_LOADING, on_loaded },
+	{ VAULTD_BROKEN, IPC_IN, 0, 0, 0, on_broken },
 };
 
 static void

@@ -22,6 +22,9 @@ struct vault_link_events {
 	/* The answer to vault_link_load() with this serial. */
 	void (*loaded)(
 	    void *arg, uint64_t serial, const struct vaultd_loaded *loaded);
+	/* The gate broke the rules of its link to the vault, and has none now.
+	 */
+	void (*broken)(void *arg);
 	/* The vault has gone (ERR_IO) or broke the rules (ERR_REFUSED). The
 	 * owner frees the link, from inside if it likes. */
 	void (*closed)(void *arg, enum err err, const char *why);

@@ -32,7 +32,31 @@ struct vaultd {
 	bool fetched_any;
 };
 
+/* Without memory nothing can be answered, and nobody asks a second time: but
+ * the next vault is asked again by itself. */
+static void
+give_up(struct vaultd *vaultd)
+{
+	log_write(vaultd->log, LOG_LEVEL_ERROR,
+	    "vault: the gate cannot be answered: %s", err_text(ERR_NOMEM));
+	vaultd->exit_code = 1;
+	loop_stop(vaultd->loop);
+}
+
 /* Requests of the gate ----------------------------------------------------- */
+
+/* An honest gate never asks for more than the queue takes: whoever does loses
+ * its link. */
+static enum err
+answer_gate(struct vaultd *vaultd, uint16_t type, uint64_t serial,
+    const void *body, size_t len)
+{
+	enum err err = ipc_send(vaultd->gate, type, serial, body, len);
+
+	if (err == ERR_NOMEM)
+		give_up(vaultd);
+	return err == ERR_LIMIT ? err : OK;
+}
 
 static enum err
 on_psk_auth(void *arg, const struct ipc_frame *frame)
@@ -47,7 +71,7 @@ on_psk_auth(void *arg, const struct ipc_frame *frame)
 		return err;
 	answer.err = keyring_psk_auth(vaultd->keyring, &ask, &answer.answer);
 	vaultmsg_done(ask.local, ask.remote);
-	return ipc_send(vaultd->gate, VAULT_PSK_AUTH_ANSWER, frame->serial,
+	return answer_gate(vaultd, VAULT_PSK_AUTH_ANSWER, frame->serial,
 	    &answer, sizeof(answer));
 }
 
@@ -68,10 +92,9 @@ on_nonces(void *arg, const struct ipc_frame *frame)
 		if (!answer.err)
 			answer.count++;
 	}
-	err =
-	    ipc_send(vaultd->gate, VAULT_NONCES_ANSWER, frame->serial, &answer,
-	        offsetof(struct vaultmsg_nonces, item) +
-	            answer.count * sizeof(answer.item[0]));
+	err = answer_gate(vaultd, VAULT_NONCES_ANSWER, frame->serial, &answer,
+	    offsetof(struct vaultmsg_nonces, item) +
+	        answer.count * sizeof(answer.item[0]));
 	mem_wipe(&answer, sizeof(answer));
 	return err;
 }
@@ -100,8 +123,8 @@ on_skeyid(void *arg, const struct ipc_frame *frame)
 		return err;
 	answer.err = keyring_skeyid(vaultd->keyring, &ask, &answer.answer);
 	vaultmsg_done(ask.local, ask.remote);
-	err = ipc_send(vaultd->gate, VAULT_SKEYID_ANSWER, frame->serial,
-	    &answer, sizeof(answer));
+	err = answer_gate(vaultd, VAULT_SKEYID_ANSWER, frame->serial, &answer,
+	    sizeof(answer));
 	mem_wipe(&answer, sizeof(answer));
 	return err;
 }
@@ -119,8 +142,8 @@ on_permits(void *arg, const struct ipc_frame *frame)
 		return err;
 	answer = keyring_permits(vaultd->keyring, &ask);
 	vaultmsg_done(ask.local, ask.remote);
-	return ipc_send(vaultd->gate, VAULT_PERMITS_ANSWER, frame->serial,
-	    &answer, sizeof(answer));
+	return answer_gate(vaultd, VAULT_PERMITS_ANSWER, frame->serial, &answer,
+	    sizeof(answer));
 }
 
 static const struct ipc_permit gate_rows[] = {
@@ -144,9 +167,11 @@ on_gate_closed(void *arg, enum err err, const char *why)
 	struct vaultd *vaultd = arg;
 
 	/* The parent sees the gate die, and sends a link to the next one. */
-	if (err != ERR_IO)
+	if (err != ERR_IO) {
 		log_write(vaultd->log, LOG_LEVEL_ERROR,
 		    "vault: the gate sent %s: its link is closed", why);
+		(void)ipc_send(vaultd->parent, VAULTD_BROKEN, 0, NULL, 0);
+	}
 	ipc_free(vaultd->gate);
 	vaultd->gate = NULL;
 }
@@ -162,8 +187,7 @@ on_gate(void *arg, const struct ipc_frame *frame)
 	vaultd->gate = ipc_new(vaultd->loop, ipc_keep_fd(frame, 0), gate_rows,
 	    sizeof(gate_rows) / sizeof(gate_rows[0]), on_gate_closed, vaultd);
 	if (!vaultd->gate)
-		log_write(vaultd->log, LOG_LEVEL_ERROR,
-		    "vault: no memory for the link to the gate");
+		give_up(vaultd);
 	return OK;
 }
 
@@ -378,6 +402,7 @@ static const struct ipc_permit parent_rows[] = {
 	{ VAULTD_FETCH, IPC_OUT, 1, VAULTD_PATH - 1, 0, NULL },
 	{ VAULTD_LOADED, IPC_OUT, sizeof(struct vaultd_loaded),
 	    sizeof(struct vaultd_loaded), 0, NULL },
+	{ VAULTD_BROKEN, IPC_OUT, 0, 0, 0, NULL },
 };
 
 static void

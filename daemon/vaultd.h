@@ -5,7 +5,7 @@
  * by one, the descriptors of the secrets files that it asks for; only this
  * process reads them. Requests of the gate are worked off as they come, a
  * datagram at a time, and the answers of a turn leave together. A gate that
- * breaks the rules of its link loses it.
+ * breaks the rules of its link loses it, and the parent is told.
  */
 #ifndef DAEMON_VAULTD_H
 #define DAEMON_VAULTD_H
@@ -25,9 +25,10 @@ enum vaultd_message {
 	VAULTD_FETCHED, /* serial: that was all for the pattern asked for */
 	VAULTD_LEVEL,   /* uint32_t: enum log_level */
 	/* vault to parent */
-	VAULTD_FETCH, /* serial; a pattern: answered by files, problems and
+	VAULTD_FETCH,  /* serial; a pattern: answered by files, problems and
 	               * VAULTD_FETCHED */
-	VAULTD_LOADED /* serial; struct vaultd_loaded */
+	VAULTD_LOADED, /* serial; struct vaultd_loaded */
+	VAULTD_BROKEN  /* the gate broke the rules of its link */
 };
 
 #define VAULTD_PATH 4096 /* octets of a path or pattern, at most */

@@ -35,7 +35,7 @@ struct scene {
 	struct vault_link *link;
 	char dir[64], path[96];
 
-	unsigned loads, ends, lost;
+	unsigned loads, broken, ends, lost;
 	uint64_t load_serial;
 	struct vaultd_loaded loaded;
 	enum err lost_err;
@@ -96,6 +96,14 @@ on_closed(void *arg, enum err err, const char *why)
 	(void)err;
 	(void)why;
 	s->ends++;
+}
+
+static void
+on_broken(void *arg)
+{
+	struct scene *s = arg;
+
+	s->broken++;
 }
 
 static void
@@ -173,7 +181,8 @@ write_file(const struct scene *s, const char *name, const char *text)
 static void
 start_vault(struct scene *s)
 {
-	const struct vault_link_events events = { on_loaded, on_closed, s };
+	const struct vault_link_events events = { on_loaded, on_broken,
+		on_closed, s };
 	int pair[2];
 
 	assert_int_equal(ipc_pair(pair), OK);
@@ -715,8 +724,8 @@ captured_vault_reads_no_other_files(void **state)
 	snprintf(linked, sizeof(linked), "%s/link.secrets", s.dir);
 	assert_int_equal(symlink("/etc/passwd", linked), 0);
 	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-		const struct vault_link_events events = { on_loaded, on_closed,
-			&s };
+		const struct vault_link_events events = { on_loaded, on_broken,
+			on_closed, &s };
 		struct captive captive = { 0 };
 		struct vault_link *link;
 		char pattern[256];
@@ -789,7 +798,8 @@ struct raw {
 static void
 captured_vault_takes_no_descriptors(void **state)
 {
-	const struct vault_link_events events = { on_loaded, on_closed, NULL };
+	const struct vault_link_events events = { on_loaded, on_broken,
+		on_closed, NULL };
 	static uint8_t answer[IPC_DATAGRAM];
 	unsigned files = 0, i;
 	struct raw ask = { .type = VAULTD_FETCH, .serial = 1 };
@@ -882,6 +892,7 @@ bad_requests_close_the_link(void **state)
 		}
 		assert_in_range(at, 0, 999);
 		close(fd);
+		await(&s, &s.broken, (unsigned)i + 1);
 		/* The vault itself lives. */
 		s.nonces = 0;
 		s.env.vault =
