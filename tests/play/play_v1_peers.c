@@ -322,6 +322,38 @@ test_minor_version(void **state)
 	play_free(pair.play);
 }
 
+/* RFC 3947 3.2: a host with several addresses sends a hash of each; ours comes
+ * first. Some are of another length, or missing. */
+static void
+more_natd(struct editor *editor, struct gateway *from, unsigned nth,
+    struct buf *message)
+{
+	static const uint8_t octets[64] = { 1 };
+
+	if (nth != 3 || from != editor->pair->left)
+		return;
+	for (size_t i = 0; i < editor->octets; i++)
+		append(&message->at[NEXT_AT], message, WIRE_HEADER, P1_NAT_D,
+		    view_of(octets, 1 + i * 31 % 64));
+}
+
+static void
+test_natd_count(void **state)
+{
+	(void)state;
+	for (size_t count = 0; count < 12; count += 3) {
+		struct editor editor = { .edit = more_natd, .octets = count };
+		struct pair pair;
+
+		begin(&pair, 45);
+		edit(&pair, &editor);
+		up(&pair);
+		assert_false(gateway_ike(pair.right)->nat_remote);
+		assert_false(gateway_ike(pair.right)->encap);
+		play_free(pair.play);
+	}
+}
+
 /* The commit bit, which is ignored, and octets behind the end of a message.
  * IKEv1 protects no header. */
 static bool
@@ -477,13 +509,53 @@ test_two_refused(void **state)
 	play_free(pair.play);
 }
 
+/* MM6 is lost: the responder's Quick Mode is there before Main Mode ends. */
+static bool
+drop_sixth(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct editor *editor = arg;
+	unsigned *count = editor->count;
+
+	(void)play;
+	(void)packet;
+	if (from == editor->pair->right &&
+	    octets[TYPE_AT] == EXCH_IDENTITY_PROTECTION)
+		return ++count[0] != 3 && count[0] != 4;
+	if (from == editor->pair->right && octets[TYPE_AT] == EXCH_QUICK)
+		count[1]++;
+	return true;
+}
+
+static void
+test_early_quick_mode(void **state)
+{
+	struct pair pair;
+	struct editor editor = { .pair = &pair };
+
+	(void)state;
+	begin(&pair, 85);
+	pair.play->tap = drop_sixth;
+	pair.play->tap_arg = &editor;
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	while (gateway_ike(pair.right) == NULL)
+		play_run(pair.play, 1);
+	assert_int_equal(gateway_up(pair.right, "net", 0), OK);
+	play_run(pair.play, 900);
+	assert_int_equal(editor.count[1], 1);
+	assert_null(gateway_ike(pair.left));
+	play_run(pair.play, 120000);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	play_free(pair.play);
+}
+
 /* Informational --------------------------------------------------------- */
 
 /* Says one thing under protection, in the words given. */
 static void
-say(struct gateway *gw, uint8_t type, struct view body)
+say_under(struct ike_sa *sa, uint8_t type, struct view body)
 {
-	struct v1_sa *v1 = v1_sa(gateway_ike(gw));
+	struct v1_sa *v1 = v1_sa(sa);
 	uint32_t id = v1_message_id(v1);
 	struct v1_exchange *x = v1_exchange_new(
 	    &v1->ike, EXCH_INFORMATIONAL_V1, ROLE_INITIATOR, V1_INFO_BEGIN, id);
@@ -498,6 +570,12 @@ say(struct gateway *gw, uint8_t type, struct view body)
 	assert_int_equal(v1_out_hash1(&out, v1, id), OK);
 	assert_int_equal(v1_out_send(&out, x, true, false), OK);
 	exchange_end(&x->x);
+}
+
+static void
+say(struct gateway *gw, uint8_t type, struct view body)
+{
+	say_under(gateway_ike(gw), type, body);
 }
 
 static void
@@ -621,6 +699,54 @@ test_questions(void **state)
 	play_free(pair.play);
 }
 
+/* A question under an SA that has been renewed is answered there. */
+static void
+test_question_under_the_old(void **state)
+{
+	uint8_t octets[12 + 16] = { 0, 0, 0, 1, PROTO_IKE, 16, 0x8d, 0x28 };
+	struct pair pair;
+	struct ike_sa *old;
+	uint64_t sent;
+
+	(void)state;
+	octets[sizeof(octets) - 1] = 7;
+	begin(&pair, 105);
+	up(&pair);
+	old = gateway_ike(pair.left);
+	assert_int_equal(old->engine->rekey(old), OK);
+	play_run(pair.play, 1000);
+	assert_ptr_not_equal(gateway_ike(pair.left), old);
+	assert_int_equal(old->state, IKE_REKEYED);
+	sent = pair.right->net.sent;
+	say_under(old, P1_N, view_of(octets, sizeof(octets)));
+	play_run(pair.play, 1000);
+	assert_int_equal(pair.right->net.sent, sent + 1);
+	play_run(pair.play, 60000);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	play_free(pair.play);
+}
+
+/* INITIAL-CONTACT in a message of its own, as racoon sends it: other SAs of the
+ * peer end, this one and its children do not; and once is enough. */
+static void
+test_contact_alone(void **state)
+{
+	uint8_t octets[8] = { 0, 0, 0, 1, PROTO_IKE, 0, 0x60, 0x02 };
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 106);
+	up(&pair);
+	for (unsigned i = 0; i < 3; i++) {
+		say(pair.left, P1_N, view_of(octets, sizeof(octets)));
+		play_run(pair.play, 1000);
+	}
+	assert_true(v1_sa(gateway_ike(pair.right))->contacted);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	assert_int_equal(pair.right->events[EVENT_IKE_DOWN], 0);
+	play_free(pair.play);
+}
+
 static bool
 drop_informational(struct play *play, struct gateway *from,
     struct packet *packet, uint8_t *octets, void *arg)
@@ -730,6 +856,10 @@ main(void)
 		cmocka_unit_test(test_two_refused),
 		cmocka_unit_test(test_deletes),
 		cmocka_unit_test(test_questions),
+		cmocka_unit_test(test_natd_count),
+		cmocka_unit_test(test_early_quick_mode),
+		cmocka_unit_test(test_question_under_the_old),
+		cmocka_unit_test(test_contact_alone),
 		cmocka_unit_test(test_silent_delete),
 		cmocka_unit_test(test_half_a_child),
 	};
