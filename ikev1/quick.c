@@ -556,30 +556,8 @@ responder_lifetime(const struct msg *msg)
 {
 	const struct payload *notify =
 	    msg_payload(msg, KIND_N_RESPONDER_LIFETIME, 0);
-	struct view at;
-	uint16_t type, value, low;
-	uint32_t seconds = 0, found = 0;
-	bool is_seconds = false;
 
-	if (notify == NULL)
-		return 0;
-	at = notify->notify.data;
-	while (view_u16(&at, &type) && view_u16(&at, &value)) {
-		seconds = value;
-		if (!(type & 0x8000)) {
-			/* Interop: FortiGate sends malformed ones. */
-			if (value == 4 ? !view_u32(&at, &seconds)
-			               : value != 2 || !view_u16(&at, &low))
-				return found;
-			if (value == 2)
-				seconds = low;
-		}
-		if ((type & 0x7fff) == 1)
-			is_seconds = seconds == 1;
-		else if ((type & 0x7fff) == 2 && is_seconds && found == 0)
-			found = seconds;
-	}
-	return found;
+	return notify == NULL ? 0 : v1_sapay_lifetime(notify->notify.data);
 }
 
 static enum err

@@ -178,6 +178,25 @@ attributes_read(struct v1_transform *transform, enum ipsec_protocol protocol)
 	return OK;
 }
 
+uint32_t
+v1_sapay_lifetime(struct view attributes)
+{
+	struct v1_transform transform = { .seconds = 0 };
+	struct attributes_reader reader = { &transform, 0, 0 };
+	uint16_t type;
+	uint64_t value;
+
+	/* Interop: FortiGate sends malformed ones. */
+	while (attribute_take(&attributes, &type, &value)) {
+		bool duration = type == A2_LIFE_DURATION;
+
+		if ((type == A2_LIFE_TYPE || duration) &&
+		    !life_put(&reader, duration, value))
+			break;
+	}
+	return transform.seconds;
+}
+
 struct proposal_header {
 	uint8_t number, protocol, transforms;
 	uint32_t spi;

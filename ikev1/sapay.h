@@ -61,6 +61,10 @@ struct v1_sapay {
 enum err v1_sapay_read(
     struct v1_sapay *sapay, struct view body, enum ipsec_protocol protocol);
 
+/* The seconds that phase 2 attributes state, as in RESPONDER-LIFETIME (RFC 2407
+ * 4.6.3.1); 0: none. Reads until something is malformed or unknown. */
+uint32_t v1_sapay_lifetime(struct view attributes);
+
 /* The usable transforms as offers, tag being the index into item; offers has
  * room for sapay->count. want: only those for which it answers true, NULL for
  * all. Returns their number. */

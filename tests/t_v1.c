@@ -499,6 +499,38 @@ test_attributes(void **state)
 	assert_true(read.item[7].usable); /* offers nothing */
 }
 
+/* RFC 2407 4.6.3.1: pairs in any form and order. */
+static void
+test_responder_lifetime(void **state)
+{
+	static const struct {
+		uint8_t octets[32];
+		size_t len;
+		uint32_t seconds;
+	} rows[] = {
+		{ { 0 }, 0, 0 },
+		{ { 0x80, 1, 0, 1, 0x80, 2, 14, 16 }, 8, 3600 },
+		{ { 0x80, 1, 0, 1, 0, 2, 0, 4, 0, 1, 81, 128 }, 12, 86400 },
+		{ { 0, 1, 0, 2, 0, 1, 0, 2, 0, 8, 0, 0, 0, 0, 0, 1, 81, 128 },
+		    18, 86400 },
+		/* kilobytes alone, and before */
+		{ { 0x80, 1, 0, 2, 0x80, 2, 14, 16 }, 8, 0 },
+		{ { 0x80, 1, 0, 2, 0, 2, 0, 8, 0, 0, 0, 0, 0, 70, 0, 0, 0x80, 1,
+		      0, 1, 0x80, 2, 14, 16 },
+		    24, 3600 },
+		/* of no known kind, cut, stated twice */
+		{ { 0x80, 1, 0, 9, 0x80, 2, 14, 16 }, 8, 0 },
+		{ { 0x80, 1, 0, 1, 0, 2, 0, 9, 0, 1 }, 10, 0 },
+		{ { 0x80, 1, 0, 1, 0x80, 2, 0, 70, 0x80, 2, 0, 80 }, 12, 70 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		assert_int_equal(
+		    v1_sapay_lifetime(view_of(rows[i].octets, rows[i].len)),
+		    rows[i].seconds);
+}
+
 /* Altered attributes in the answer are rejected. */
 static void
 test_altered_answer(void **state)
@@ -932,6 +964,7 @@ main(void)
 		cmocka_unit_test(test_offer_bounds),
 		cmocka_unit_test(test_offer_esp),
 		cmocka_unit_test(test_attributes),
+		cmocka_unit_test(test_responder_lifetime),
 		cmocka_unit_test(test_altered_answer),
 		cmocka_unit_test(test_and_proposals),
 		cmocka_unit_test(test_many_transforms),

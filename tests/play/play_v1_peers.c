@@ -255,7 +255,8 @@ test_alignment(void **state)
 }
 
 /* Proposal and transform of an answer under other numbers. */
-#define PROPOSAL 16 /* its number in an SA payload: header, DOI, situation... */
+#define PROPOSAL  16 /* its number in an SA payload: header, DOI, situation... */
+#define TRANSFORM 24 /* the first, behind an SPI */
 
 static void
 renumber_first(struct editor *editor, struct gateway *from, unsigned nth,
@@ -480,6 +481,120 @@ test_selectors(void **state)
 		    &gateway_child(pair.right)->ts_local));
 		play_free(pair.play);
 	}
+}
+
+/* What stands in a chain of Quick Mode: the only transform, and both IDs. */
+struct said {
+	size_t transform_len, id_len[2];
+	uint8_t transform[256], id[2][64];
+	uint32_t seconds; /* of RESPONDER-LIFETIME */
+};
+
+static void
+listen(struct said *said, uint8_t first, const struct buf *chain)
+{
+	size_t at = 0, ids = 0, len;
+
+	memset(said, 0, sizeof(*said));
+	for (uint8_t type = first; type != 0; at += len) {
+		const uint8_t *payload = chain->at + at;
+		bool lifetime =
+		    type == P1_N && payload[10] == 0x60 && payload[11] == 0x00;
+
+		len = (size_t)payload[2] << 8 | payload[3];
+		if (type == P1_SA) {
+			said->transform_len = len - TRANSFORM;
+			memcpy(said->transform, payload + TRANSFORM,
+			    len - TRANSFORM);
+		} else if (type == P1_ID && ids < 2) {
+			said->id_len[ids] = len - 4;
+			memcpy(said->id[ids++], payload + 4, len - 4);
+		} else if (lifetime) {
+			/* SPI, life type as TV, duration as TLV */
+			said->seconds = (uint32_t)payload[24] << 24 |
+			                (uint32_t)payload[25] << 16 |
+			                (uint32_t)payload[26] << 8 |
+			                payload[27];
+		}
+		type = payload[0];
+	}
+}
+
+static void
+listen_to_answer(struct env *env, uint8_t *first, struct buf *chain)
+{
+	struct said *said = env->impair_arg;
+
+	if (*first == P1_SA)
+		listen(said + 1, *first, chain);
+}
+
+/* The same in other words: attributes in another order and form, lifetimes of
+ * eight octets, host bits in an ID. */
+static void
+speak_oddly(struct env *env, uint8_t *first, struct buf *chain)
+{
+	static const uint8_t attributes[] = {
+		0, 6, 0, 2, 0, 128, /* key length */
+		0x80, 1, 0, 2, 0, 2, 0, 8, 0, 0, 0, 0, 0, 70, 0,
+		0, /* kilobytes */
+		0, 1, 0, 2, 0, 1, 0, 2, 0, 8, 0, 0, 0, 0, 0, 1, 0x51,
+		0x80,                  /* seconds */
+		0x80, 5, 0, 5,         /* SHA-256 */
+		0, 4, 0, 4, 0, 0, 0, 1 /* tunnel */
+	};
+	struct said *said = env->impair_arg;
+	uint8_t copy[ROOM];
+	struct buf buf;
+	size_t len, added = sizeof(attributes);
+
+	if (*first != P1_SA)
+		return;
+	len = (size_t)chain->at[2] << 8 | chain->at[3];
+	buf_init(&buf, copy, sizeof(copy));
+	buf_put(&buf, chain->at, TRANSFORM + 8);
+	buf_put(&buf, attributes, added);
+	buf_patch_u16(&buf, 2, (uint16_t)buf.len);
+	buf_patch_u16(&buf, 14, (uint16_t)(buf.len - 12));
+	buf_patch_u16(&buf, TRANSFORM + 2, (uint16_t)(8 + added));
+	copy[PROPOSAL] = 77;
+	copy[TRANSFORM + 4] = 200;
+	buf_put(&buf, chain->at + len, chain->len - len);
+	/* The last IDs are subnets: 10.1.0.0/16, 10.2.0.0/16. */
+	copy[buf.len - 5] = 9;
+	memcpy(chain->at, copy, buf.len);
+	chain->len = buf.len;
+	listen(said, *first, chain);
+}
+
+/* What is agreed to goes back octet for octet; a lifetime of ours that is
+ * shorter is told beside it (RFC 2407 4.6.3.1). */
+static void
+test_echo(void **state)
+{
+	struct said said[2];
+	struct pair pair;
+
+	(void)state;
+	memset(said, 0, sizeof(said));
+	begin(&pair, 75);
+	pair.left->env.impair = speak_oddly;
+	pair.right->env.impair = listen_to_answer;
+	pair.left->env.impair_arg = pair.right->env.impair_arg = said;
+	pair.right->building[0]->lifetime_ms = 1200000;
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	play_run(pair.play, 200);
+	assert_in_range(said[0].transform_len, 50, 80);
+	assert_int_equal(said[1].transform_len, said[0].transform_len);
+	assert_memory_equal(
+	    said[1].transform, said[0].transform, said[0].transform_len);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(said[0].id_len[i], 12);
+		assert_int_equal(said[1].id_len[i], 12);
+		assert_memory_equal(said[1].id[i], said[0].id[i], 12);
+	}
+	assert_int_equal(said[1].seconds, 1200);
+	play_free(pair.play);
 }
 
 /* Two Quick Modes are refused at once: each refusal says which it is for. */
@@ -853,6 +968,7 @@ main(void)
 		cmocka_unit_test(test_commit_and_tail),
 		cmocka_unit_test(test_no_identities),
 		cmocka_unit_test(test_selectors),
+		cmocka_unit_test(test_echo),
 		cmocka_unit_test(test_two_refused),
 		cmocka_unit_test(test_deletes),
 		cmocka_unit_test(test_questions),
