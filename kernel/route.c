@@ -1,9 +1,13 @@
 #include "kernel/route.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -316,6 +320,51 @@ route_void(struct route *route)
 {
 	map_each(&route->prefixes, make_void, NULL);
 	timer_set(loop_timers(route->loop), &route->void_timer, VOID_MS);
+}
+
+/* Strict interfaces ----------------------------------------------------- */
+
+#define CONF "/proc/sys/net/ipv4/conf"
+
+/* '0' where it cannot be read. */
+static char
+filter_of(const char *name)
+{
+	char path[sizeof(CONF) + 300], value = '0';
+	int fd;
+
+	snprintf(path, sizeof(path), CONF "/%s/rp_filter", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return '0';
+	if (read(fd, &value, 1) != 1)
+		value = '0';
+	close(fd);
+	return value;
+}
+
+bool
+route_strict(const struct route *route, char name[static 16])
+{
+	char all = filter_of("all"), own;
+	bool found = false;
+	struct dirent *entry;
+	DIR *folder = opendir(CONF);
+	unsigned index;
+
+	while (folder && !found && (entry = readdir(folder)) != NULL) {
+		index = if_nametoindex(entry->d_name);
+		if (index == 0 || index == (unsigned)route->index ||
+		    strcmp(entry->d_name, "lo") == 0)
+			continue;
+		/* The larger of both counts; 2 is the loose way. */
+		own = filter_of(entry->d_name);
+		found = (own > all ? own : all) == '1' &&
+		        if_indextoname(index, name) != NULL;
+	}
+	if (folder)
+		closedir(folder);
+	return found;
 }
 
 /* What the system says -------------------------------------------------- */

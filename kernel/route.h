@@ -10,6 +10,7 @@
 #ifndef KERNEL_ROUTE_H
 #define KERNEL_ROUTE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,11 @@ void route_remove(struct route *route, const struct ts *remote);
 
 /* The device is another one now: all routes are made anew. */
 void route_device(struct route *route, int index);
+
+/* Is there an interface that takes packets only from where this host would send
+ * them to (rp_filter=1, RFC 3704 2.2)? It drops what comes from a peer whose own
+ * address is led into the device. name: of the first. IPv4. */
+bool route_strict(const struct route *route, char name[static 16]);
 
 /* All additions are void, but the routes stay for some time, so that nothing
  * leaves in the clear while new SAs are negotiated. */

@@ -41,6 +41,7 @@ struct userland {
 	struct outer_sockets sockets;
 	struct route *route;
 	struct ipc *ipc; /* NULL: no process */
+	bool warned;     /* of rp_filter */
 	bool lost;       /* its predecessor's SAs are gone, nobody knows yet */
 	void (*broken)(void *arg, const char *why);
 	void *broken_arg;
@@ -192,6 +193,25 @@ forward(struct userland *userland, const struct kmsg *request)
 	return err;
 }
 
+/* Once: it is easily overlooked, and hard to find. */
+static void
+warn_of_filter(struct userland *userland, const struct kmsg_policy *policy)
+{
+	char peer[ADDR_TEXT], name[16];
+
+	if (userland->warned || policy->tunnel_dst.family != ADDR_V4 ||
+	    policy->dst.first.family != ADDR_V4 ||
+	    addr_compare(&policy->tunnel_dst, &policy->dst.first) < 0 ||
+	    addr_compare(&policy->tunnel_dst, &policy->dst.last) > 0 ||
+	    !route_strict(userland->route, name))
+		return;
+	userland->warned = true;
+	log_write(userland->log, LOG_LEVEL_WARNING,
+	    "what comes from %s may be dropped, because traffic to it goes to "
+	    "%s: set net.ipv4.conf.%s.rp_filter to 2",
+	    addr_text(&policy->tunnel_dst, peer), userland->name, name);
+}
+
 /* The parent's part of a request. */
 static enum err
 prepare(
@@ -214,6 +234,7 @@ prepare(
 	case KMSG_POLICY_ADD:
 		if (policy->direction != KMSG_OUT || policy->replace)
 			return OK;
+		warn_of_filter(userland, policy);
 		err = route_add(userland->route, &policy->src, &policy->dst);
 		pending->routed = err == OK;
 		pending->remote = policy->dst;

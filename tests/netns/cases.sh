@@ -350,6 +350,17 @@ none_of() { # SPIS
 	done
 }
 
+# A filter that makes host to host impossible is named.
+case_v2_userland_rp_filter() {
+	DATA_PLANE=userland
+	two_hosts
+	ns ours sh -c 'echo 1 >/proc/sys/net/ipv4/conf/wire/rp_filter'
+	OURS_NETS=
+	ours_start 2 aes128-sha256-x25519 aes128-sha256 "	auto=route"
+	net_until 5 grep -q 'set net.ipv4.conf.wire.rp_filter to 2' \
+	    "$NET_DIR/ours/orthrus.log"
+}
+
 # The NAT takes another address and port for us: the peer, here Orthrus too,
 # sends there as soon as it has had a packet from there.
 nat_moves() { # VERSION
