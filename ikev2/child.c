@@ -30,6 +30,14 @@ v2_child_in_auth(const struct v2_exchange *x)
 	return x->x.type == EXCH_IKE_AUTH;
 }
 
+struct v2_exchange *
+v2_child_awaited(struct v2_sa *v2)
+{
+	struct v2_exchange *own = v2_own_exchange(v2);
+
+	return own != NULL && own->sent && own->child != 0 ? own : NULL;
+}
+
 struct child_sa *
 v2_child_make(struct v2_exchange *x, struct conn *conn, bool initiator)
 {
@@ -526,12 +534,38 @@ v2_child_log(const struct child_sa *child, const char *verb)
 	    child->spi_in, child->spi_out);
 }
 
+static void
+settle(struct v2_exchange *x, struct child_sa *child)
+{
+	struct ike_sa *sa = x->x.sa;
+	struct child_sa *old = v2_child_old(x), *rival;
+	bool unwanted;
+
+	child_set_lifetime(child, child->conn->lifetime_ms, true);
+	v2_child_log(child, x->old_child != 0 ? "rekeyed" : "up");
+	child_up(child, x->old_child != 0 ? child : NULL);
+	rival = child_by_serial(sa->env->sadb, x->rival);
+	if (x->rival != 0)
+		env_count(sa->env, COUNTER_COLLISIONS);
+	/* The peer deletes its redundant one itself. */
+	if (rival != NULL)
+		v2_child_replace(x, rival, child->serial);
+	if (old == NULL)
+		return;
+	/* Who wished the old one gone meanwhile means its successor too. */
+	unwanted = v2_task_queued(v2_of(sa), WANT_CHILD_DELETE, old->serial);
+	v2_child_replace(x, old, child->serial);
+	v2_task_add(v2_of(sa), WANT_CHILD_DELETE, old, NULL, NULL);
+	if (unwanted)
+		v2_child_close(child);
+}
+
 enum verdict
 v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 {
 	struct v2_exchange *x = v2_x(exchange);
-	struct child_sa *child = v2_child_of(x), *old = v2_child_old(x), *rival;
-	bool unwanted;
+	struct child_sa *child = v2_child_of(x);
+	uint64_t serial = x->child;
 
 	(void)msg;
 	if (x->child == 0)
@@ -551,23 +585,11 @@ v2_child_i_done(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 		v2_task_add(v2_of(sa), WANT_CHILD_DELETE, child, NULL, NULL);
 		return DONE;
 	}
-	child_set_lifetime(child, child->conn->lifetime_ms, true);
-	v2_child_log(child, x->old_child != 0 ? "rekeyed" : "up");
-	child_up(child, x->old_child != 0 ? child : NULL);
-	rival = child_by_serial(sa->env->sadb, x->rival);
-	if (x->rival != 0)
-		env_count(sa->env, COUNTER_COLLISIONS);
-	/* The peer deletes its redundant one itself. */
-	if (rival != NULL)
-		v2_child_replace(x, rival, child->serial);
-	if (old == NULL)
-		return DONE;
-	/* Who wished the old one gone meanwhile means its successor too. */
-	unwanted = v2_task_queued(v2_of(sa), WANT_CHILD_DELETE, old->serial);
-	v2_child_replace(x, old, child->serial);
-	v2_task_add(v2_of(sa), WANT_CHILD_DELETE, old, NULL, NULL);
-	if (unwanted)
-		v2_child_close(child);
+	settle(x, child);
+	/* Whoever heard of it may have done anything. */
+	child = child_by_serial(sa->env->sadb, serial);
+	if (child != NULL && child->spi_out == x->gone_spi)
+		v2_child_retire(child, true);
 	return DONE;
 }
 
@@ -726,7 +748,9 @@ replaced_by(const struct child_sa *heir)
 
 	for (child = heir->sa->children; child != NULL; child = child->next)
 		if (child != heir && child->state == CHILD_REKEYED &&
-		    child->rekeyed_by == heir->serial)
+		    child->rekeyed_by == heir->serial &&
+		    !v2_task_queued(
+		        v2_of(heir->sa), WANT_CHILD_DELETE, child->serial))
 			return child;
 	return NULL;
 }

@@ -29,6 +29,8 @@ v2_child_make(struct v2_exchange *x, struct conn *conn, bool initiator);
 /* The connection that a child of conn, or the successor of one, gets: what is
  * in force under its name. Borrowed. */
 struct conn *v2_child_conn(const struct ike_sa *sa, struct conn *conn);
+/* Our exchange that has asked for a child and is not answered; or NULL. */
+struct v2_exchange *v2_child_awaited(struct v2_sa *v2);
 /* What is in force does not allow child any more (common/terms). */
 void v2_child_end_terms(struct child_sa *child);
 /* RFC 7296 2.23.1: transport mode's selectors as our policy knows them. ERR_TS

@@ -74,6 +74,10 @@ v2_grant_guard(struct ike_sa *sa, struct exchange *exchange, struct msg *msg)
 	old = rekey->notify.protocol == PROTO_ESP && spi != 0
 	          ? child_by_spi_out(sa, spi)
 	          : NULL;
+	/* It may be what our own request makes, whose answer is on its way. */
+	if (old == NULL && v2_child_awaited(v2))
+		return fsm_fail(exchange, ERR_WRONG_STATE, N_TEMPORARY_FAILURE,
+		    "the peer rekeys a child that is not here yet");
 	if (old == NULL) {
 		x->peer_spi = spi;
 		return fsm_fail(exchange, ERR_NOT_FOUND, N_CHILD_SA_NOT_FOUND,

@@ -110,6 +110,9 @@ doom(struct v2_sa *v2, struct doomed *doomed, uint32_t spi)
 	struct v2_exchange *own = v2_own_exchange(v2);
 	size_t i;
 
+	/* The Delete has overtaken the answer that brings the child. */
+	if (child == NULL && v2_child_awaited(v2) != NULL)
+		own->gone_spi = spi;
 	if (child == NULL || doomed->count >= V2_CHILDREN)
 		return;
 	for (i = 0; i < doomed->count; i++)

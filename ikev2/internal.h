@@ -132,9 +132,11 @@ struct v2_exchange {
 	struct suite suite;      /* of the SA that is being made */
 	uint8_t proposal;        /* number of the chosen one */
 	uint64_t peer_spi;
-	uint64_t child;       /* serial of the child that is being made */
-	uint64_t old_child;   /* serial of the one that it replaces */
-	uint64_t heir;        /* serial of the IKE SA that is being made */
+	uint64_t child;     /* serial of the child that is being made */
+	uint64_t old_child; /* serial of the one that it replaces */
+	uint64_t heir;      /* serial of the IKE SA that is being made */
+	uint32_t
+	    gone_spi; /* the peer has deleted it; our answer may bring it */
 	uint16_t child_error; /* notify that refuses the child, and no more */
 	uint8_t error_data[2], error_data_len;
 	bool transport;

@@ -817,11 +817,26 @@ chaos(unsigned version)
 			file.lab = play_below(world.play, 3) > 0;
 			if (play_below(world.play, 3) == 0)
 				file.esp = "aes256-sha256,aes128-sha256";
+			if (play_below(world.play, 4) == 0) {
+				file.here = "10.1.0.0/24";
+				file.there = "10.2.0.0/24";
+			}
+			if (play_below(world.play, 4) == 0) {
+				file.left = "left.example";
+				file.right = "right.example";
+			}
+			file.left_start = play_below(world.play, 2) == 0;
+			file.right_start = play_below(world.play, 2) == 0;
 			reload(&world, node, &file);
 			if (policy_conn(node->gw->env.policy, name) != NULL)
 				gateway_up(node->gw, name, 0);
 			if (sa != NULL && play_below(world.play, 4) == 0)
 				sa->engine->rekey(sa);
+			if (gateway_child(node->gw) != NULL &&
+			    play_below(world.play, 4) == 0)
+				gateway_child(node->gw)
+				    ->sa->engine->child_rekey(
+				        gateway_child(node->gw));
 			play_run(world.play, play_below(world.play, 500));
 		}
 		file = usual;

@@ -768,6 +768,129 @@ rekeys_meet_in_different_groups(void **state)
 				}
 }
 
+/* Loses the first answer of right's in this exchange. */
+struct loss {
+	struct gateway *right;
+	bool done;
+};
+
+static bool
+lose_answer(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct loss *loss = arg;
+
+	(void)play;
+	(void)packet;
+	if (loss->done || from != loss->right ||
+	    octets[18] != EXCH_CREATE_CHILD_SA ||
+	    (octets[19] & FLAG_RESPONSE) == 0)
+		return true;
+	loss->done = true;
+	return false;
+}
+
+static bool
+right_has_two(void *arg)
+{
+	return gateway_child_count(((struct world *)arg)->right, NULL) == 2;
+}
+
+/* The answer that brings a child is lost, and the responder goes on with the
+ * child: a rekey must wait for it (RFC 7296 2.25.1 would have it unknown, and
+ * each end had another), a Delete counts when it is there. */
+static void
+child_whose_answer_is_late(void **state)
+{
+	struct ear ear = { .notify = N_CHILD_SA_NOT_FOUND };
+	struct child_sa *child;
+	struct world world;
+	struct loss loss;
+	unsigned rekeys;
+
+	(void)state;
+	for (rekeys = 0; rekeys < 2; rekeys++) {
+		world = world_up(80 + rekeys);
+		loss = (struct loss){ .right = world.right };
+		world.play->tap = lose_answer;
+		world.play->tap_arg = &loss;
+		world.left->env.impair = listen;
+		world.left->env.impair_arg = &ear;
+		assert_int_equal(gateway_up(world.left, "net", 0), OK);
+		assert_true(
+		    play_until(world.play, right_has_two, &world, 5 * SECOND));
+		/* The newest comes first. */
+		child = gateway_ike(world.right)->children;
+		if (rekeys == 1)
+			child->sa->engine->child_rekey(child);
+		else
+			child->sa->engine->child_close(child);
+		play_run(world.play, MINUTE);
+		assert_true(loss.done);
+		assert_int_equal(ear.heard, 0);
+		assert_true(settles(&world, 1, 1 + rekeys));
+		assert_true(flows(&world));
+		play_free(world.play);
+	}
+}
+
+/* Both ends do several things at once, each at its own moment, in any weather:
+ * in the end they agree, and what nobody closed is there. */
+static void
+everything_at_once(void **state)
+{
+	struct child_sa *child;
+	struct gateway *gw;
+	struct world world;
+	unsigned i, acts, what;
+	uint64_t seed;
+	bool closes;
+
+	(void)state;
+	for (seed = 2000; seed < 2100; seed++) {
+		world = world_of(seed);
+		if (seed % 2 == 0) {
+			conn_set_ike(world.left->building[0],
+			    "aes128-sha256-ecp256-curve25519");
+			conn_set_esp(world.left->building[0],
+			    "aes128-sha256-ecp256-curve25519");
+			conn_set_esp(world.right->building[0],
+			    "aes128-sha256-curve25519");
+		}
+		reload(&world);
+		try(&world, 5 * SECOND);
+		assert_true(settles(&world, 1, 1));
+		world.play->weather.loss_permille =
+		    (unsigned)play_below(world.play, 4) * 60;
+		world.play->weather.reorder_permille = 200;
+		world.play->weather.duplicate_permille = 100;
+		closes = play_below(world.play, 3) == 0;
+		acts = 2 + (unsigned)play_below(world.play, 5);
+		for (i = 0; i < acts; i++) {
+			gw = play_below(world.play, 2) == 0 ? world.left
+			                                    : world.right;
+			what = (unsigned)play_below(world.play, 5);
+			child = gateway_child(gw);
+			if (what < 2)
+				rekey(gw);
+			else if (what < 4)
+				child_rekey(gw);
+			else if (closes && child != NULL)
+				child->sa->engine->child_close(child);
+			else if (gateway_ike(gw) != NULL)
+				gateway_up(gw, "net", 2);
+			play_run(world.play, play_below(world.play, 60));
+		}
+		play_run(world.play, 40 * SECOND);
+		world.play->weather.loss_permille = 0;
+		play_run(world.play, 7 * MINUTE);
+		i = (unsigned)gateway_child_count(world.left, NULL);
+		if (!settles(&world, 1, i) || (!closes && !flows(&world)))
+			fail_msg("seed %llu", (unsigned long long)seed);
+		play_free(world.play);
+	}
+}
+
 /* NAT ---------------------------------------------------------------------- */
 
 struct exact {
@@ -911,6 +1034,8 @@ main(void)
 		cmocka_unit_test(last_of_many_selectors),
 		cmocka_unit_test(rekey_that_the_kernel_refuses),
 		cmocka_unit_test(rekeys_meet_in_different_groups),
+		cmocka_unit_test(child_whose_answer_is_late),
+		cmocka_unit_test(everything_at_once),
 		cmocka_unit_test(moves_in_mid_install),
 	};
 
