@@ -483,12 +483,14 @@ ipc_readable(void *arg)
 	if (len < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	ipc->busy++;
-	if (len <= 0) {
+	fd_count = len < 0 ? 0 : ipc_collect(&msg, fds);
+	if (len <= 0 && fd_count == 0) {
 		ipc_close(ipc, ERR_IO, ipc->why ? ipc->why : "it has gone");
 		goto out;
 	}
-	fd_count = ipc_collect(&msg, fds);
-	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+	if (len == 0)
+		why = "descriptors without a message";
+	else if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
 		why = "a datagram that is too large";
 	else
 		why = ipc_dispatch(ipc, (size_t)len, fds, fd_count);

@@ -470,11 +470,14 @@ unasked_descriptors_close(void **state)
 	struct iovec vec = { &frame, 24 };
 	struct msghdr msg = { .msg_iov = &vec, .msg_iovlen = 1 };
 	struct scene s;
-	int pipes[2], count, i;
+	int pipes[2], count, i, turn;
 	char octet;
 
 	(void)state;
-	for (count = 1; count <= 20; count += 19) {
+	for (turn = 0; turn < 4; turn++) {
+		/* Also with nothing beside them, as at the end of a link. */
+		vec.iov_len = turn & 1 ? 0 : 24;
+		count = turn & 2 ? 20 : 1;
 		scene_open(&s, true);
 		assert_int_equal(pipe(pipes), 0);
 		memset(&control, 0, sizeof(control));
@@ -487,7 +490,7 @@ unasked_descriptors_close(void **state)
 			    &pipes[1], sizeof(int));
 		msg.msg_control = &control;
 		msg.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-		assert_int_equal(sendmsg(s.raw, &msg, 0), 24);
+		assert_int_equal(sendmsg(s.raw, &msg, 0), vec.iov_len);
 		close(pipes[1]);
 		spin(&s);
 		assert_int_equal(s.b.closed, 1);
