@@ -15,6 +15,7 @@
 #define PACK_HEAD  8           /* magic, count */
 #define PACK_ENTRY 16          /* four lengths */
 #define READ_STEP  65536
+#define TOO_LARGE  "the file is larger than 64 MiB"
 
 /* Bundles ---------------------------------------------------------------- */
 
@@ -154,8 +155,8 @@ bundle_add_fd(
 		return bundle_put(bundle, pattern, path, "", text, len);
 	mem_wipe(text, len);
 	free(text);
-	return bundle_add_problem(bundle, pattern, path,
-	    got < 0 ? strerror(errno) : "the file is larger than 64 MiB");
+	return bundle_add_problem(
+	    bundle, pattern, path, got < 0 ? strerror(errno) : TOO_LARGE);
 }
 
 const struct bundle_file *
@@ -193,6 +194,8 @@ file_read(struct bundle *bundle, const char *pattern, const char *path)
 	if (fstat(fd, &stat) != 0 || !S_ISREG(stat.st_mode))
 		err = bundle_add_problem(
 		    bundle, pattern, path, "not a regular file");
+	else if (stat.st_size > BUNDLE_OCTETS)
+		err = bundle_add_problem(bundle, pattern, path, TOO_LARGE);
 	else
 		err = bundle_add_fd(bundle, pattern, path, fd);
 	close(fd);

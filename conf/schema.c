@@ -265,6 +265,38 @@ set_time(struct option_use *use)
 	return OK;
 }
 
+/* auto= has been set by now: its row stands before. */
+static enum err
+set_close(struct option_use *use)
+{
+	bool kept = use->conn->autostart == AUTO_ROUTE ||
+	            use->conn->autostart == AUTO_START;
+	char words[200];
+
+	switch (word_find(use->option->values, use->value)) {
+	case 0:
+	case 1:
+		return OK;
+	case 2:
+		/* Without it, traffic would leave in the clear. */
+		return kept ? OK
+		            : wrong(use, 0, 0,
+		                  "none or clear, or beside it auto=route, "
+		                  "which "
+		                  "holds traffic until there is an SA again");
+	case 3:
+		if (!kept)
+			snprintf(use->note, sizeof use->note,
+			    "closeaction=restart: with auto=add, a connection "
+			    "that the peer closes stays closed; auto=start "
+			    "negotiates anew");
+		return OK;
+	default:
+		words_text(use->option->values, words, sizeof words);
+		return wrong(use, 0, 0, "%s", words);
+	}
+}
+
 /* Algorithms ------------------------------------------------------------- */
 
 /* Is it one of the names ("sha1, modp1024")? */
@@ -824,6 +856,19 @@ const struct option options[] = {
 	            ".Cm clear\ncloses the connection,\n.Cm hold\nwaits for "
 	            "traffic to negotiate anew,\n.Cm restart\nnegotiates at "
 	            "once.\n.Cm none\nnever asks whether the peer is alive." },
+	{ .name = "closeaction",
+	    .aliases = "",
+	    DONE_CONN,
+	    .type = TYPE_WORD,
+	    .values = "none clear hold restart",
+	    .fallback = "none",
+	    .set = set_close,
+	    .help = "What happens when the peer closes the connection is a "
+	            "matter of\n.Cm auto :\n.Cm route\nholds traffic and "
+	            "negotiates when there is some,\n.Cm start\nnegotiates "
+	            "anew,\n.Cm add\nleaves it closed.\n.Cm hold\nand\n"
+	            ".Cm restart\nare what these two do anyway;\n.Cm hold\n"
+	            "without them is refused." },
 	{ .name = "dpddelay",
 	    .aliases = "",
 	    DONE_CONN,
@@ -905,8 +950,6 @@ const struct option options[] = {
 	WITHOUT("reauth", CONN, "no",
 	    "IKEv2 SAs are rekeyed without authenticating anew"),
 	WITHOUT("modeconfig", CONN, "pull", "Mode Config is not done yet"),
-	WITHOUT("closeaction", CONN, "none",
-	    "a connection that the peer closes stays closed"),
 	WITHOUT("inactivity", CONN, "", "idle child SAs stay"),
 	WITHOUT("ikedscp", CONN, "000000", "IKE packets have DSCP 0"),
 	REFUSED("lifebytes", CONN, "0", "SAs are not renewed by volume"),

@@ -245,6 +245,27 @@ test_refused(void **state)
 	}
 }
 
+/* Traffic that is to be held is not let go. */
+static void
+test_close(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	load(&f, true,
+	    "conn %default\n\tauthby=psk\n\tright=192.0.2.9\n"
+	    "conn a\n\tcloseaction=hold\n\tauto=add\n"
+	    "conn b\n\tcloseaction=hold\n\tauto=route\n"
+	    "conn c\n\tcloseaction=restart\n\tauto=start\n"
+	    "conn d\n\tcloseaction=restart\n\tauto=add\n");
+	assert_string_equal(names(f.policy), "b c d");
+	assert_int_equal(f.diags.errors, 1);
+	assert_int_equal(f.diags.warnings, 1);
+	assert_diag(&f, DIAG_ERROR, "5:14", "or beside it auto=route");
+	assert_diag(&f, DIAG_WARNING, "14:14", "stays closed");
+	done(&f);
+}
+
 /* A connection with a line that cannot be read would be wider than written. */
 static void
 test_broken_sections(void **state)
@@ -782,6 +803,7 @@ main(void)
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_broken_sections),
+		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_also),
 		cmocka_unit_test(test_also_bomb),
 		cmocka_unit_test(test_templates),
