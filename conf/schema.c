@@ -548,6 +548,11 @@ set_id(struct option_use *use)
 	struct ident *id;
 	enum err err;
 
+	/* Words of other dialects, with a meaning that is not ours. */
+	if (word_find("%fromcert %none %null %myid", use->value) >= 0)
+		return wrong(use, 0, 0,
+		    "an address, a domain name, user@domain, @name, @#hex or "
+		    "%%any");
 	if (use->value[0] == '%' && strcmp(use->value, "%any") != 0) {
 		at = 1;
 		snprintf(use->note, sizeof use->note,

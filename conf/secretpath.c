@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -86,6 +85,14 @@ secretpath_open(const char *secrets, const char *path, const char **problem)
 		return -1;
 	}
 	return fd;
+}
+
+bool
+secretpath_exposed(const char *path)
+{
+	struct stat stat_of;
+
+	return stat(path, &stat_of) == 0 && (stat_of.st_mode & 077) != 0;
 }
 
 /* Root opens anything; the daemon has given that up by then. */

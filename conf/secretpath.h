@@ -11,6 +11,8 @@
 #ifndef CONF_SECRETPATH_H
 #define CONF_SECRETPATH_H
 
+#include <stdbool.h>
+
 #include "conf/load.h"
 
 /* Why path, a file or a pattern, may not be read for secrets, the path of
@@ -20,6 +22,9 @@ const char *secretpath_problem(const char *secrets, const char *path);
 /* Opens one file for reading, without blocking. -1: *problem says why not. */
 int
 secretpath_open(const char *secrets, const char *path, const char **problem);
+
+/* May others than its owner read or write the file? */
+bool secretpath_exposed(const char *path);
 
 /* The bundle_reader of secrets; arg is the path of ipsec.secrets. It reads as
  * the daemon would that has given up to read other people's files. */

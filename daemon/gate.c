@@ -193,6 +193,7 @@ take_policy(struct gate *gate, int fd, char *text, size_t size)
 	if (policy != NULL) {
 		gateway_names(gate->gateway, setup.resolv, setup.hosts);
 		gateway_policy(gate->gateway, policy, text, size);
+		setup_warnings_text(&setup, text, size);
 		policy_unref(policy);
 	} else {
 		err = ERR_NOMEM;

@@ -39,6 +39,8 @@
 #define SOCKET  RUNSTATEDIR "/orthrus.ctl"
 #define USER    "_orthrus"
 
+#define EXPOSED "%s: warning: it is not its owner's alone: chmod 600"
+
 #define EXIT_USAGE  2
 #define THREADS_MAX 256
 
@@ -173,8 +175,11 @@ check_secrets(const struct command *command)
 	text = setup_diags_text(&diags);
 	if (text != NULL)
 		fprintf(stderr, "%s\n", text);
+	if (secretpath_exposed(path))
+		fprintf(stderr, EXPOSED "\n", path);
 	if (!command->json && secrets != NULL)
-		printf("%s: %zu secrets\n", path, secrets_count(secrets));
+		printf("%s: %zu secret%s\n", path, secrets_count(secrets),
+		    secrets_count(secrets) == 1 ? "" : "s");
 	free(text);
 	diags_fini(&diags);
 	secrets_unref(secrets);
@@ -298,6 +303,8 @@ serve(struct command *command, struct log *log)
 		log->write = write_both;
 		log->arg = &both;
 	}
+	if (secretpath_exposed(options->secrets))
+		log_write(log, LOG_LEVEL_WARNING, EXPOSED, options->secrets);
 	if (chdir("/") != 0)
 		return 1;
 	return options->no_privsep ? single_run(options, log)

@@ -1,6 +1,7 @@
 #include "daemon/setup.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -36,6 +37,7 @@ setup_policy(struct setup *setup)
 	struct diags diags = { 0 };
 	struct policy *policy = conf_load(&setup->bundle, &options, &diags);
 
+	setup->warnings = diags.warnings;
 	diags_fini(&diags);
 	return policy;
 }
@@ -81,6 +83,7 @@ setup_read(struct setup *setup, const char *path, bool keep_going,
 	options.own = setup->own;
 	options.own_count = setup->own_count;
 	*policy = conf_load(&setup->bundle, &options, diags);
+	setup->warnings = diags->warnings;
 	return *policy != NULL ? OK : ERR_SYNTAX;
 }
 
@@ -277,6 +280,18 @@ setup_receive(struct setup *setup, int fd)
 	mem_wipe(octets, len);
 	free(octets);
 	return err;
+}
+
+void
+setup_warnings_text(const struct setup *setup, char *text, size_t size)
+{
+	size_t used = strlen(text);
+
+	if (setup->warnings > 0)
+		snprintf(text + used, size - used,
+		    "\n%zu warning%s: in the log, and in what orthrusd --check "
+		    "says",
+		    setup->warnings, setup->warnings == 1 ? "" : "s");
 }
 
 char *

@@ -33,6 +33,7 @@ struct setup {
 	size_t own_count;
 	char *resolv, *hosts; /* texts; NULL: none */
 	bool keep_going;      /* what is wrong is left out */
+	size_t warnings;      /* of the last reading */
 };
 
 void setup_fini(struct setup *setup);
@@ -51,6 +52,9 @@ enum err setup_send(const struct setup *setup, int *fd);
 /* From a descriptor whose content is anything at all. On errors setup is
  * empty. ERR_IO, ERR_SHORT, ERR_LONG, ERR_SYNTAX, ERR_NOMEM. */
 enum err setup_receive(struct setup *setup, int fd);
+
+/* Adds to what a reload tells that there were warnings, and where they are. */
+void setup_warnings_text(const struct setup *setup, char *text, size_t size);
 
 /* Each diagnostic on a line; NULL when there is none or memory is short. The
  * caller frees it. */

@@ -94,6 +94,7 @@ take_files(struct single *single, bool first, char **text)
 		gateway_names(single->gateway, setup.resolv, setup.hosts);
 		gateway_policy(
 		    single->gateway, policy, changes, sizeof(changes));
+		setup_warnings_text(&setup, changes, sizeof(changes));
 		*text = strdup(changes);
 	}
 	policy_unref(policy);

@@ -187,6 +187,7 @@ test_values(void **state)
 		{ "leftid", "@vpn.example.org", true },
 		{ "leftid", "%any", true },
 		{ "leftid", "%carol", true },
+		{ "leftid", "%fromcert", false },
 		{ "leftid", "@#xyz", false },
 		{ "leftid", "*@example.org", false },
 		{ "leftsubnet", "10.0.0.0/8", true },
