@@ -272,6 +272,23 @@ question_over(struct question *question, enum err err)
 
 /* Answers ------------------------------------------------------------------ */
 
+static bool
+is_response(const struct question *question, const ldns_pkt *packet)
+{
+	return ldns_pkt_id(packet) == question->id && ldns_pkt_qr(packet) &&
+	       ldns_pkt_get_opcode(packet) == LDNS_PACKET_QUERY;
+}
+
+/* Interop: servers from before EDNS say that they cannot read the question,
+ * and do not repeat it. */
+static bool
+is_bare_refusal(const struct question *question, const ldns_pkt *packet)
+{
+	return is_response(question, packet) &&
+	       ldns_pkt_get_rcode(packet) == LDNS_RCODE_FORMERR &&
+	       ldns_rr_list_rr_count(ldns_pkt_question(packet)) == 0;
+}
+
 /* Is this an answer to our question, and not somebody's guess? */
 static bool
 answers(const struct question *question, const ldns_pkt *packet,
@@ -280,9 +297,7 @@ answers(const struct question *question, const ldns_pkt *packet,
 	const ldns_rr_list *asked = ldns_pkt_question(packet);
 	const ldns_rr *rr;
 
-	if (ldns_pkt_id(packet) != question->id || !ldns_pkt_qr(packet) ||
-	    ldns_pkt_get_opcode(packet) != LDNS_PACKET_QUERY ||
-	    ldns_rr_list_rr_count(asked) != 1)
+	if (!is_response(question, packet) || ldns_rr_list_rr_count(asked) != 1)
 		return false;
 	rr = ldns_rr_list_rr(asked, 0);
 	return ldns_rr_get_type(rr) == question->type &&
@@ -362,7 +377,8 @@ judge(struct question *question, const uint8_t *octets, size_t len)
 	if (ldns_wire2pkt(&packet, octets, len) != LDNS_STATUS_OK)
 		return ANSWER_STRANGE;
 	name = ldns_dname_new_frm_str(text);
-	if (!name || !answers(question, packet, name))
+	if (!name || (!is_bare_refusal(question, packet) &&
+	                 !answers(question, packet, name)))
 		goto out;
 	if (ldns_pkt_tc(packet) && !question->tcp) {
 		verdict = ANSWER_CUT;

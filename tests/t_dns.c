@@ -97,6 +97,10 @@ script(const char *name, bool v6, bool tcp, bool edns, ldns_pkt *answer)
 		ldns_pkt_set_rcode(answer, LDNS_RCODE_SERVFAIL);
 	} else if (strcmp(label, "noedns") == 0 && edns) {
 		ldns_pkt_set_rcode(answer, LDNS_RCODE_FORMERR);
+	} else if (strcmp(label, "bare") == 0 && edns) {
+		ldns_pkt_set_rcode(answer, LDNS_RCODE_FORMERR);
+		ldns_rr_free(ldns_rr_list_pop_rr(ldns_pkt_question(answer)));
+		ldns_pkt_set_qdcount(answer, 0);
 	} else if (strcmp(label, "cut") == 0) {
 		if (tcp)
 			add_many(answer, name, v6);
@@ -478,6 +482,9 @@ servers_without_edns(void **state)
 	result = ask(&s, "noedns.example", ADDR_V4, 300);
 	assert_int_equal(result.err, OK);
 	assert_int_equal(s.asked, 2);
+	result = ask(&s, "bare.example", ADDR_V4, 300);
+	assert_int_equal(result.err, OK);
+	assert_int_equal(s.asked, 4);
 	scene_close(&s);
 }
 
