@@ -23,6 +23,7 @@ const struct limit_config limit_defaults = {
 	.cookie_queue = 512,
 	.half_open_max = 8192,
 	.per_prefix_max = 64,
+	.answer_ms = 500,
 	.half_open_ms = 30000,
 	.secret_ms = 120000,
 	.answers_burst = 32,
@@ -218,6 +219,20 @@ queue_take(struct queue *queue, enum queue_of of, struct limit_entry *entry)
 		queue->last = entry->prev[of];
 }
 
+/* The first of them, if it had its time: a little more or less, so that no
+ * rhythm of a flood catches every place that becomes free. */
+static struct limit_entry *
+queue_victim(const struct limit *limit, const struct queue *queue)
+{
+	struct limit_entry *first = queue->first;
+	uint64_t needed = limit->config.answer_ms;
+
+	if (first == NULL)
+		return NULL;
+	needed += env_random_u32(limit->env) % (needed + 1);
+	return env_now(limit->env) - first->since_ms < needed ? NULL : first;
+}
+
 static bool
 class_is_full(const struct limit *limit, enum limit_class class)
 {
@@ -243,9 +258,9 @@ limit_half_open_room(struct limit *limit, const struct addr *remote,
 	*victim = NULL;
 	/* One network must not take what all have. */
 	if (tally != NULL && tally->count >= limit->config.per_prefix_max)
-		*victim = tally->unshown.first;
+		*victim = queue_victim(limit, &tally->unshown);
 	else if (class_is_full(limit, class))
-		*victim = limit->unshown[class].first;
+		*victim = queue_victim(limit, &limit->unshown[class]);
 	else
 		return OK;
 	return *victim != NULL ? OK : ERR_LIMIT;
@@ -274,6 +289,7 @@ limit_half_open_add(struct limit *limit, struct limit_entry *entry,
 	entry->addr = *remote;
 	entry->class = (uint8_t) class;
 	entry->counted = true;
+	entry->since_ms = env_now(limit->env);
 	/* IKEv2's are past the cookies, if any were asked for. */
 	entry->shown = class == LIMIT_V2;
 	if (!entry->shown)

@@ -25,6 +25,8 @@ struct limit_config {
 	unsigned cookie_queue;     /* ... or so many jobs queued: 512 */
 	unsigned half_open_max;    /* no new SA beyond: 8192; see below */
 	unsigned per_prefix_max;   /* LIMIT_V1, from one /24 or /64: 64 */
+	unsigned answer_ms;        /* v1: before a newcomer may take the place:
+	                            * 500, or up to twice that */
 	unsigned half_open_ms;     /* lifetime of a half-open SA: 30000 */
 	unsigned secret_ms;        /* cookie secret rotates: 120000 */
 	unsigned answers_burst;    /* unauthenticated answers per /24, /64 */
@@ -40,8 +42,9 @@ const struct limit_config *limit_config(const struct limit *limit);
  * forges his address gets state. So IKEv1 has no more than half of the budget;
  * a quarter of that is for addresses that connections name, where nobody else
  * gets in, IKEv2 included; and a newcomer takes the place of the oldest that
- * has not shown yet that it receives at its address. Under a flood a peer then
- * needs to answer in time, where otherwise the flood alone would be served. */
+ * has not shown yet that it receives at its address. That one had time to
+ * answer: a peer that is refused asks again, one that is forgotten in the
+ * middle of Main Mode does not. */
 enum limit_class {
 	LIMIT_V2,
 	LIMIT_V1,       /* from anywhere */
@@ -55,6 +58,7 @@ struct limit_entry {
 	uint8_t class; /* enum limit_class */
 	bool counted;
 	bool shown;
+	uint64_t since_ms;
 	/* Until shown, among its class and its prefix: limit's own. */
 	struct limit_entry *next[2], *prev[2];
 };

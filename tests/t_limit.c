@@ -168,11 +168,17 @@ test_prefix_budget(void **state)
 	}
 	assert_int_equal(room(&world, "192.0.3.1", LIMIT_V1, &victim), OK);
 	assert_null(victim);
+	/* ... when those have had the time to answer. */
+	world.timers.now_ms += limit_defaults.answer_ms - 1;
+	assert_int_equal(
+	    room(&world, "192.0.2.200", LIMIT_V1, &victim), ERR_LIMIT);
+	assert_null(victim);
+	world.timers.now_ms += limit_defaults.answer_ms + 1;
 	assert_int_equal(room(&world, "192.0.2.200", LIMIT_V1, &victim), OK);
-	assert_in_range(victim - entries, 0, max - 1);
+	assert_ptr_equal(victim, &entries[0]);
 	assert_int_equal(
 	    room(&world, "2001:db8:1:2:ffff::1", LIMIT_V1, &victim), OK);
-	assert_in_range(victim - entries, max, 2 * max - 1);
+	assert_ptr_equal(victim, &entries[max]);
 	assert_int_equal(
 	    room(&world, "2001:db8:1:3::1", LIMIT_V1, &victim), OK);
 	assert_null(victim);
@@ -229,6 +235,7 @@ test_victims(void **state)
 		    add(&world, i, addr("192.0.2.1"), LIMIT_V1_NAMED), OK);
 	for (unsigned i = 0; i < strangers; i += 3)
 		limit_half_open_shown(world.limit, &entries[i]);
+	world.timers.now_ms += 2 * limit_defaults.answer_ms;
 	for (unsigned i = 0; i < 60; i++) {
 		class = i % 2 ? LIMIT_V1 : LIMIT_V1_NAMED;
 		assert_int_equal(
