@@ -76,7 +76,9 @@ child_ended(void *arg, struct proc *proc, const char *why)
 void
 parent_start_gate(struct parent *parent)
 {
-	if (proc_start(parent->procs, "gate") == NULL) {
+	/* Also one that could not be started yet: it will be, and once. */
+	parent->gate = proc_start(parent->procs, "gate");
+	if (parent->gate == NULL) {
 		parent->code = 1;
 		loop_stop(parent->loop);
 	}
