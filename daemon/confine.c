@@ -324,12 +324,14 @@ allow_sockets(scmp_filter_ctx filter)
 	int failed = 0;
 
 	for (size_t i = 0; i < COUNT(families) * COUNT(types); i++)
-		failed |=
-		    seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket),
-		        3, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i / 2]),
-		        SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)types[i % 2] |
-		                                 SOCK_CLOEXEC | SOCK_NONBLOCK),
-		        SCMP_A2(SCMP_CMP_EQ, 0));
+		failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW,
+		    SCMP_SYS(socket), 3,
+		    SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i / 2], 0),
+		    SCMP_A1(SCMP_CMP_EQ,
+		        (scmp_datum_t)types[i % 2] | SOCK_CLOEXEC |
+		            SOCK_NONBLOCK,
+		        0),
+		    SCMP_A2(SCMP_CMP_EQ, 0, 0));
 	return failed;
 }
 
