@@ -1,5 +1,7 @@
 #include "ikev1/child.h"
 
+#include <string.h>
+
 #include "ikev1/info.h"
 #include "ikev1/life.h"
 #include "ikev1/peer.h"
@@ -123,11 +125,14 @@ initiators_spi(const struct child_sa *child)
 	return child->initiator ? child->spi_in : child->spi_out;
 }
 
+/* By name: one of the two may have been made before a reload that changed the
+ * connection. */
 static bool
 children_alike(const struct child_sa *a, const struct child_sa *b)
 {
 	return a != b && a->state == CHILD_UP && b->rekeyed_by == 0 &&
-	       a->rekeyed_by == 0 && a->conn == b->conn &&
+	       a->rekeyed_by == 0 &&
+	       strcmp(a->conn->name, b->conn->name) == 0 &&
 	       ts_list_equal(&a->ts_local, &b->ts_local) &&
 	       ts_list_equal(&a->ts_remote, &b->ts_remote);
 }

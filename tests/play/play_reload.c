@@ -319,6 +319,33 @@ changed_in_handshake(unsigned version)
 	}
 }
 
+/* The peer's renewal takes the place of a child from before the change. */
+static void
+changed_and_renewed_by_peer(unsigned version)
+{
+	struct file file = usual;
+	struct world world;
+	struct child_sa *child;
+
+	file.lifetime_ms = usual.lifetime_ms / 2;
+	for (unsigned turn = 0; turn < 2; turn++) {
+		begin(&world, 350 + turn, version);
+		up(&world);
+		reload(&world, either(&world, turn), &file);
+		assert_int_equal(either(&world, turn)->difference.changed, 1);
+		child = gateway_child(either(&world, turn + 1)->gw);
+		child->sa->engine->child_rekey(child);
+		play_run(world.play, 2000);
+		/* Before the peer deletes the old one. */
+		assert_int_equal(
+		    gateway_child_count(either(&world, turn)->gw, "net"), 1);
+		play_run(world.play, 60000);
+		settle(&world, 1, 1);
+		assert_true(traffic(&world, "10.1.0.1", "10.2.0.1"));
+		end(&world);
+	}
+}
+
 /* Live SAs keep what they were made from until they are renewed. */
 static void
 changed_while_up(unsigned version)
@@ -873,6 +900,7 @@ chaos(unsigned version)
 BOTH(same_in_handshake)
 BOTH(same_in_rekey)
 BOTH(changed_in_handshake)
+BOTH(changed_and_renewed_by_peer)
 BOTH(changed_while_up)
 BOTH(changed_at_one_end)
 BOTH(changed_terms_in_time)
@@ -891,6 +919,7 @@ main(void)
 		TESTS(same_in_handshake),
 		TESTS(same_in_rekey),
 		TESTS(changed_in_handshake),
+		TESTS(changed_and_renewed_by_peer),
 		TESTS(changed_while_up),
 		TESTS(changed_at_one_end),
 		TESTS(narrowed),
