@@ -59,6 +59,7 @@ struct client {
 	size_t out_at; /* octets written already */
 	struct timer timer;
 	uint64_t until_ms;
+	uint64_t before; /* `down` closes SAs with lower serial numbers */
 	struct keeper_wait wait;
 	struct text notes; /* JSON: what would have been printed on the way */
 	struct show_use *uses; /* CLIENT_LIST: the children's traffic */
@@ -308,7 +309,8 @@ static void
 down_look(struct client *client)
 {
 	struct control *control = client->control;
-	size_t left = keeper_remaining(control->keeper, client->words[1]);
+	const char *name = client->words[1];
+	size_t left = keeper_remaining(control->keeper, name, client->before);
 	char line[1024];
 
 	if (left > 0 && env_now(control->env) < client->until_ms) {
@@ -317,10 +319,13 @@ down_look(struct client *client)
 	}
 	if (left > 0)
 		snprintf(line, sizeof(line),
-		    "%s: %zu SAs wait for their peers' answer still",
-		    client->words[1], left);
+		    "%s: %zu SAs wait for their peers' answer still", name,
+		    left);
+	else if (keeper_remaining(control->keeper, name, UINT64_MAX) > 0)
+		snprintf(line, sizeof(line),
+		    "%s was closed; its peer has brought it up again", name);
 	else
-		snprintf(line, sizeof(line), "%s is down", client->words[1]);
+		snprintf(line, sizeof(line), "%s is down", name);
 	client_say(client, left > 0 ? ERR_TIMEOUT : OK, line);
 }
 
@@ -337,6 +342,7 @@ command_down(struct client *client)
 		    "down NAME [SECONDS], from 0 to 86400");
 		return;
 	}
+	client->before = env_serial(control->env);
 	if (keeper_down(control->keeper, client->words[1], &closed) != OK) {
 		snprintf(line, sizeof(line), "there is no connection %s",
 		    client->words[1]);

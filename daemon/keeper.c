@@ -245,17 +245,19 @@ keeper_wait_cancel(struct keeper *keeper, struct keeper_wait *wait)
 }
 
 size_t
-keeper_remaining(struct keeper *keeper, const char *name)
+keeper_remaining(struct keeper *keeper, const char *name, uint64_t before)
 {
 	size_t count = 0;
 
 	for (const struct ike_sa *sa = keeper->env->sadb->first; sa != NULL;
 	     sa = sa->next) {
 		count += sa->state == IKE_CLOSING && sa->conn != NULL &&
+		         sa->serial < before &&
 		         strcmp(sa->conn->name, name) == 0;
 		for (const struct child_sa *child = sa->children; child != NULL;
 		     child = child->next)
-			count += strcmp(child->conn->name, name) == 0;
+			count += child->serial < before &&
+			         strcmp(child->conn->name, name) == 0;
 	}
 	return count;
 }

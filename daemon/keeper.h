@@ -70,8 +70,10 @@ keeper_up(struct keeper *keeper, const char *name, struct keeper_wait *wait);
 /* Closes all SAs of a connection and wants it up no longer. *closed: how many
  * children. ERR_NOT_FOUND: neither a connection nor an SA of that name. */
 enum err keeper_down(struct keeper *keeper, const char *name, size_t *closed);
-/* Child SAs of this name that are there still, and IKE SAs that close. */
-size_t keeper_remaining(struct keeper *keeper, const char *name);
+/* Child SAs of this name that are there still, and IKE SAs that close: those
+ * with a serial number below before. */
+size_t
+keeper_remaining(struct keeper *keeper, const char *name, uint64_t before);
 /* The one who waits goes away. */
 void keeper_wait_cancel(struct keeper *keeper, struct keeper_wait *wait);
 

@@ -747,7 +747,7 @@ test_down(void **state)
 	load(make("a", "192.0.2.1", AUTO_START),
 	    make("b", "192.0.2.1", AUTO_START));
 	pass(1000);
-	assert_int_equal(keeper_remaining(world->keeper, "a"), 1);
+	assert_int_equal(keeper_remaining(world->keeper, "a", UINT64_MAX), 1);
 	assert_int_equal(keeper_down(world->keeper, "a", &closed), OK);
 	assert_int_equal(closed, 1);
 	assert_int_equal(world->child_closed, 1);
@@ -756,7 +756,7 @@ test_down(void **state)
 	assert_int_equal(world->closed, 1);
 	pass(600000);
 	assert_int_equal(world->initiated, 1);
-	assert_int_equal(keeper_remaining(world->keeper, "a"), 0);
+	assert_int_equal(keeper_remaining(world->keeper, "a", UINT64_MAX), 0);
 	assert_int_equal(
 	    keeper_down(world->keeper, "c", &closed), ERR_NOT_FOUND);
 	/* Down while it is on its way up tells those who wait. */
