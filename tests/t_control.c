@@ -604,14 +604,16 @@ test_command_is_plain(void **state)
 	pid_t pid;
 
 	(void)state;
+	snprintf(program, sizeof(program), "%s/orthrus",
+	    builddir != NULL ? builddir : ".");
+	if (access(program, X_OK) != 0)
+		skip(); /* started by hand, elsewhere */
 	assert_int_equal(pipe(out), 0);
 	snprintf(name.sun_path, sizeof(name.sun_path), "/tmp/t_control.%d.ctl",
 	    (int)getpid());
 	assert_int_equal(
 	    bind(listener, (struct sockaddr *)&name, sizeof(name)), 0);
 	assert_int_equal(listen(listener, 1), 0);
-	snprintf(program, sizeof(program), "%s/orthrus",
-	    builddir != NULL ? builddir : ".");
 	pid = fork();
 	if (pid == 0) {
 		dup2(out[1], STDOUT_FILENO);
