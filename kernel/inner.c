@@ -281,10 +281,17 @@ inner_checksum_good(const uint8_t *octets, const struct inner *inner)
 static void
 set_tos(uint8_t *octets, struct inner *inner, uint8_t tos)
 {
+	uint16_t before, after, sum;
+
 	inner->tos = tos;
 	if (inner->version == 4) {
+		memcpy(&before, octets, sizeof(before));
 		octets[1] = tos;
-		inner_v4_checksum(octets, (octets[0] & 15u) * 4u);
+		memcpy(&after, octets, sizeof(after));
+		/* RFC 1624: a checksum that was wrong stays so. */
+		memcpy(&sum, octets + 10, sizeof(sum));
+		put_sum(octets + 10,
+		    (uint64_t)(uint16_t)~sum + (uint16_t)~before + after);
 	} else {
 		octets[0] = (uint8_t)(0x60 | tos >> 4);
 		octets[1] = (uint8_t)(tos << 4 | (octets[1] & 15));

@@ -311,7 +311,8 @@ struct flow {
 	size_t header; /* IP's and TCP's */
 	size_t segment, len;
 	uint32_t next; /* sequence number that must follow */
-	bool closed;   /* a short segment or a PSH came: nothing may follow */
+	bool push;     /* the last has PSH */
+	bool closed;   /* nothing may follow: a PSH or a short segment came */
 	uint16_t id;   /* IPv4: of the last */
 	size_t parts;
 	struct iovec vec[1 + PARTS];
@@ -399,7 +400,7 @@ flow_flush(struct tun_join *join, struct flow *flow)
 		put_u16(ip + 2, flow->len);
 		inner_v4_checksum(ip, INNER_V4);
 	}
-	if (flow->closed)
+	if (flow->push)
 		tcp[13] |= TCP_PSH;
 	sum = inner_fold(
 	    inner_pseudo(ip, v6, INNER_TCP, flow->len - flow->inner.transport));
@@ -464,8 +465,10 @@ joinable(const uint8_t *packet, const struct inner *inner)
 	if (size < TCP_HEADER || size >= left ||
 	    (tcp[13] & ~TCP_PSH) != TCP_ACK)
 		return 0;
-	/* Once joined, nobody looks at the checksum any more. */
-	if (!inner_checksum_good(packet, inner))
+	/* Once joined, nobody looks at the checksums any more. */
+	if ((inner->version == 4 &&
+	        inner_fold(inner_sum(packet, INNER_V4, 0)) != 0xffff) ||
+	    !inner_checksum_good(packet, inner))
 		return 0;
 	return inner->transport + size;
 }
@@ -482,7 +485,7 @@ flow_begin(struct flow *flow, uint8_t *packet, const struct inner *inner,
 	flow->segment = inner->len - header;
 	flow->len = inner->len;
 	flow->next = get_u32(tcp + 4) + (uint32_t)flow->segment;
-	flow->closed = (tcp[13] & TCP_PSH) != 0;
+	flow->push = flow->closed = (tcp[13] & TCP_PSH) != 0;
 	flow->id = get_u16(packet + 4);
 	flow->parts = 1;
 	flow->vec[1].iov_base = packet;
@@ -498,8 +501,8 @@ flow_append(struct flow *flow, uint8_t *packet, size_t header, size_t payload)
 	flow->len += payload;
 	flow->next += (uint32_t)payload;
 	flow->id = get_u16(packet + 4);
-	flow->closed = payload < flow->segment ||
-	               (packet[flow->inner.transport + 13] & TCP_PSH) != 0;
+	flow->push = (packet[flow->inner.transport + 13] & TCP_PSH) != 0;
+	flow->closed = flow->push || payload < flow->segment;
 }
 
 void

@@ -367,6 +367,27 @@ ecn(void **state)
 			}
 }
 
+/* RFC 1122 3.2.1.2: whoever gets the packet must still see that its header is
+ * damaged. */
+static void
+ecn_hides_nothing(void **state)
+{
+	uint8_t packet[ROOM];
+	struct inner inner;
+
+	(void)state;
+	make_v4(packet, 60, INNER_NONE, 2);
+	packet[1] = 2;
+	inner_v4_checksum(packet, 28);
+	packet[8] ^= 1;
+	assert_int_equal(parse(&inner, packet, 60), OK);
+	assert_true(inner_ecn(packet, &inner, 3));
+	assert_int_equal(packet[1], 3);
+	assert_int_not_equal(slow_sum(packet, 28), 0xffff);
+	packet[8] ^= 1;
+	assert_int_equal(slow_sum(packet, 28), 0xffff);
+}
+
 static void
 too_big(void **state)
 {
@@ -423,6 +444,7 @@ main(void)
 		cmocka_unit_test(sums),
 		cmocka_unit_test(renumbers),
 		cmocka_unit_test(ecn),
+		cmocka_unit_test(ecn_hides_nothing),
 		cmocka_unit_test(too_big),
 	};
 

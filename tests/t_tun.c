@@ -257,6 +257,34 @@ stream(struct tun_cut *cut, bool v6, size_t payload, size_t size)
 	assert_int_equal(tun_cut(cut, big, TUN_HEADER + len), OK);
 }
 
+/* The short segment at the end has no PSH that its sender did not set. */
+static void
+joins_without_push(void **state)
+{
+	static uint8_t out[ROOM];
+	struct inner inner;
+	struct tun_cut cut;
+	struct pair pair;
+	uint8_t *packet[3];
+	size_t i;
+
+	(void)state;
+	open_pair(&pair);
+	stream(&cut, false, 2500, 1000);
+	big[TUN_HEADER + 20 + 13] = 0x10; /* ACK alone */
+	for (i = 0; i < 3; i++) {
+		packet[i] = segment(&cut, &inner);
+		tun_join_add(pair.join, packet[i], &inner);
+	}
+	tun_join_flush(pair.join);
+	assert_int_equal(
+	    read(pair.fd[1], out, sizeof(out)), TUN_HEADER + cut.inner.len);
+	assert_int_equal(out[TUN_HEADER + 20 + 13], 0x10);
+	for (i = 0; i < 3; i++)
+		free(packet[i]);
+	close_pair(&pair);
+}
+
 /* What was cut is joined again, octet by octet as it was. */
 static void
 joins(void **state)
@@ -347,6 +375,7 @@ joins_only_what_is_alike(void **state)
 	(void)state;
 	assert_int_equal(writes_with(0, 0, false), 1);
 	assert_int_equal(writes_with(60, 1, false), 3);  /* bad checksum */
+	assert_int_equal(writes_with(11, 1, false), 3);  /* bad IP checksum */
 	assert_int_equal(writes_with(60, 1, true), 1);   /* other payload */
 	assert_int_equal(writes_with(27, 1, true), 3);   /* sequence */
 	assert_int_equal(writes_with(31, 1, true), 3);   /* acknowledgement */
@@ -368,6 +397,7 @@ main(void)
 		cmocka_unit_test(cuts_refuse),
 		cmocka_unit_test(completes_checksum),
 		cmocka_unit_test(joins),
+		cmocka_unit_test(joins_without_push),
 		cmocka_unit_test(joins_only_what_is_alike),
 	};
 
