@@ -136,7 +136,7 @@ take_word(struct parser *parser, const char *word)
 		return unknown_word(parser, word);
 	if (alg->kind == ALG_PRF && parser->protocol != PROTO_IKE)
 		return fail(parser, parser->at,
-		    "a PRF has no place in an ESP proposal");
+		    "expected a cipher, a hash or a group: ESP has no PRF");
 	if (!add_alg(&parser->open, alg))
 		return fail(parser, parser->at,
 		    "expected at most 12 algorithms of a kind");

@@ -205,6 +205,11 @@ check_run(const struct command *command)
 	setup_fini(&setup);
 	diags_fini(&diags);
 	errors += check_secrets(command);
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		fprintf(
+		    stderr, "orthrusd: cannot write: %s\n", strerror(errno));
+		return 1;
+	}
 	return errors > 0 ? 1 : 0;
 }
 

@@ -153,8 +153,11 @@ answer(int fd)
 		make_plain(octets, len);
 		if (fwrite(octets, 1, len,
 		        kind == CONTROL_OUTPUT ? stdout : stderr) != len ||
-		    fflush(kind == CONTROL_OUTPUT ? stdout : stderr) != 0)
+		    fflush(kind == CONTROL_OUTPUT ? stdout : stderr) != 0) {
+			fprintf(stderr, "orthrus: cannot write: %s\n",
+			    strerror(errno));
 			return CONTROL_FAILED;
+		}
 	}
 	fprintf(stderr, "orthrus: the daemon went away\n");
 	return CONTROL_NO_DAEMON;

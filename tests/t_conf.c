@@ -224,7 +224,7 @@ static void
 test_refused(void **state)
 {
 	static const char *const lines[] = { "aggressive=yes", "ah=sha256",
-		"xauth=client", "rightsourceip=10.3.0.0/24", "mark=42",
+		"xauth_identity=carol", "rightsourceip=10.3.0.0/24", "mark=42",
 		"leftauth=pubkey", "rightauth=eap-mschapv2", "authby=rsasig",
 		"leftprotoport=tcp", "installpolicy=no", "type=passthrough",
 		"tfc=%mtu", "lifebytes=1000000", "lifepackets=1000",
