@@ -15,6 +15,9 @@
 #include "common/err.h"
 
 #define LIMIT_COOKIE_LEN 28 /* version 4, HMAC-SHA-256 cut to 24 */
+/* Octets of a first message that may make an SA, which keeps much of it: the
+ * budget counts SAs. Dozens of proposals and a large public value fit twice. */
+#define LIMIT_FIRST_MAX 8192
 
 struct env;
 struct limit;

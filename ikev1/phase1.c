@@ -197,7 +197,8 @@ v1_main_first(struct env *env, const struct packet *packet,
 	class = conn_end_names(&found->remote, &packet->remote.addr)
 	            ? LIMIT_V1_NAMED
 	            : LIMIT_V1;
-	if (!make_room(env, &packet->remote.addr, class)) {
+	if (header->length > LIMIT_FIRST_MAX ||
+	    !make_room(env, &packet->remote.addr, class)) {
 		env_count(env, COUNTER_HALF_OPEN_REFUSED);
 		return;
 	}

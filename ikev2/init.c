@@ -352,8 +352,9 @@ admit(struct request *request)
 	struct v2_sa *v2;
 	enum err err;
 
-	if (limit_half_open(env->limit) >=
-	    limit_config(env->limit)->half_open_max) {
+	if (request->header->length > LIMIT_FIRST_MAX ||
+	    limit_half_open(env->limit) >=
+	        limit_config(env->limit)->half_open_max) {
 		env_count(env, COUNTER_HALF_OPEN_REFUSED);
 		return;
 	}

@@ -689,6 +689,49 @@ test_forged_under_sas(void **state)
 	end(&world);
 }
 
+/* The budget counts SAs: a first message that is as long as a datagram can be
+ * makes none. */
+static void
+test_long_questions(void **state)
+{
+	static const uint8_t vendor[] = { 0, P1_VID, P2_V };
+	struct world world;
+	uint8_t octets[LIMIT_FIRST_MAX + 1];
+
+	(void)state;
+	begin(&world, 105);
+	world.stride = 256;
+	for (unsigned version = 1; version <= 2; version++)
+		for (unsigned more = 0; more < 2; more++) {
+			const struct message *first = &world.first[version - 1];
+			size_t at = WIRE_HEADER, next = 16, count;
+			struct buf buf;
+
+			buf_init(&buf, octets, sizeof(octets));
+			buf_put(&buf, first->octets, first->len);
+			while (octets[next] != 0) {
+				next = at;
+				at += (size_t)octets[at + 2] << 8 |
+				      octets[at + 3];
+			}
+			octets[next] = vendor[version];
+			buf_u16(&buf, 0);
+			buf_u16(&buf, (uint16_t)(LIMIT_FIRST_MAX + more - at));
+			buf_zero(&buf, LIMIT_FIRST_MAX + more - buf.len);
+			buf_patch_u32(&buf, 24, (uint32_t)buf.len);
+			assert_false(buf.full);
+			octets[0] = (uint8_t)(1 + version + 2 * more);
+			count = world.gate->env.sadb->count;
+			ask(&world, octets, buf.len);
+			play_run(world.play, 100);
+			assert_int_equal(
+			    world.gate->env.sadb->count, count + 1 - more);
+		}
+	assert_int_equal(counted(&world, COUNTER_HALF_OPEN_REFUSED), 2);
+	drains(&world, 0);
+	end(&world);
+}
+
 /* Who answers IKE_SA_INIT and no more has a true address, and still no more
  * than its time. */
 static void
@@ -723,6 +766,7 @@ main(void)
 		cmocka_unit_test(test_mutated_strangers),
 		cmocka_unit_test(test_short_questions),
 		cmocka_unit_test(test_junk),
+		cmocka_unit_test(test_long_questions),
 		cmocka_unit_test(test_forged_under_sas),
 		cmocka_unit_test(test_v2_never_authenticates),
 	};
