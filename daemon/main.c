@@ -39,7 +39,7 @@
 #define SOCKET  RUNSTATEDIR "/orthrus.ctl"
 #define USER    "_orthrus"
 
-#define EXPOSED "%s: warning: it is not its owner's alone: chmod 600"
+#define EXPOSED "%s: it is not its owner's alone: chmod 600"
 
 #define EXIT_USAGE  2
 #define THREADS_MAX 256
@@ -176,7 +176,7 @@ check_secrets(const struct command *command)
 	if (text != NULL)
 		fprintf(stderr, "%s\n", text);
 	if (secretpath_exposed(path))
-		fprintf(stderr, EXPOSED "\n", path);
+		fprintf(stderr, "warning: " EXPOSED "\n", path);
 	if (!command->json && secrets != NULL)
 		printf("%s: %zu secret%s\n", path, secrets_count(secrets),
 		    secrets_count(secrets) == 1 ? "" : "s");
