@@ -76,6 +76,8 @@ open_as_initiator(struct v1_sa *v1, struct v1_exchange *x, struct msg *msg)
 	    !verify(v1, 0, msg))
 		return ERR_AUTH;
 	memcpy(x->iv, next, sizeof(x->iv));
+	/* For what we may have to say of it: the responder is through. */
+	memcpy(v1->iv, next, sizeof(v1->iv));
 	return OK;
 }
 

@@ -752,5 +752,8 @@ v1_main_failed(struct v1_sa *v1, struct v1_exchange *x)
 		return;
 	if (error->notify != 0)
 		v1_info_notify(v1, PROTO_IKE, 0, error->notify);
+	/* To the responder the SA has been up since its last message. */
+	if (proven && sa->initiator)
+		v1_info_delete_sa(v1);
 	sa_kill(sa, error->err, false, error->text);
 }

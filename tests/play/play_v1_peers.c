@@ -862,6 +862,27 @@ test_contact_alone(void **state)
 	play_free(pair.play);
 }
 
+/* An initiator that does not take us for who was meant says so under the SA
+ * that we think is up. */
+static void
+test_not_meant(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	begin(&pair, 108);
+	conn_set_ids(pair.left->building[0], NULL, "@meant.example");
+	conn_set_ids(pair.right->building[0], "@other.example", NULL);
+	gateway_load(pair.left);
+	gateway_load(pair.right);
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	play_run(pair.play, 5000);
+	assert_int_equal(pair.left->events[EVENT_IKE_FAILED], 1);
+	assert_int_equal(gateway_ike_count(pair.right), 0);
+	assert_int_equal(pair.right->env.sadb->count, 0);
+	play_free(pair.play);
+}
+
 static bool
 drop_informational(struct play *play, struct gateway *from,
     struct packet *packet, uint8_t *octets, void *arg)
@@ -976,6 +997,7 @@ main(void)
 		cmocka_unit_test(test_early_quick_mode),
 		cmocka_unit_test(test_question_under_the_old),
 		cmocka_unit_test(test_contact_alone),
+		cmocka_unit_test(test_not_meant),
 		cmocka_unit_test(test_silent_delete),
 		cmocka_unit_test(test_half_a_child),
 	};
