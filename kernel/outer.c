@@ -147,7 +147,11 @@ open_socket(enum outer_way way, uint32_t mark, const char **what)
 	    raw ? PROTO_ESP : 0);
 
 	*what = raw ? "raw socket for ESP" : "UDP socket for ESP";
-	if (fd >= 0 && !common_options(fd, v6, mark)) {
+	/* Linux learns a path's MTU from ICMPv6 about raw packets only where
+	 * the socket asks for errors. */
+	if (fd >= 0 && (!common_options(fd, v6, mark) ||
+	                   (way == OUTER_RAW6 &&
+	                       !option(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)))) {
 		int saved = errno;
 
 		*what = "options of the sockets for ESP";
@@ -373,6 +377,21 @@ receive_some(struct way *way, unsigned first, size_t *octets)
 	return (unsigned)count;
 }
 
+/* What routers say about our packets has done its work; anybody can say it. As
+ * long as it waits here, the socket is readable. */
+static void
+drop_errors(int fd)
+{
+	struct msghdr msg;
+	unsigned i;
+
+	for (i = 0; i < IN_BATCH; i++) {
+		memset(&msg, 0, sizeof(msg));
+		if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			break;
+	}
+}
+
 /* While one batch is decrypted the next one arrives: they are settled
  * together, so that more can be joined. */
 static void
@@ -382,6 +401,8 @@ readable(void *arg)
 	unsigned used = 0, count;
 	size_t octets = 0;
 
+	if (way->way == OUTER_RAW6)
+		drop_errors(way->fd);
 	do {
 		count = receive_some(way, used, &octets);
 		used += count;
@@ -540,6 +561,7 @@ send_runs(
     struct outer *outer, int fd, const struct run *const *runs, unsigned count)
 {
 	unsigned i, at = 0;
+	bool again = false;
 	int sent;
 
 	for (i = 0; i < count; i++)
@@ -552,12 +574,19 @@ send_runs(
 			for (i = 0; i < (unsigned)sent; i++)
 				outer->stats.sent += runs[at + i]->count;
 			at += (unsigned)sent;
+			again = false;
 			continue;
 		}
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0 && errno == EAGAIN && wait_writable(fd))
 			continue;
+		/* It may have been an earlier packet's error. */
+		if (runs[at]->path->way == OUTER_RAW6 && !again) {
+			again = true;
+			continue;
+		}
+		again = false;
 		if (sent < 0 && runs[at]->count > 1 &&
 		    (errno == EMSGSIZE || errno == EINVAL || errno == EIO)) {
 			send_single(outer, fd, runs[at]);

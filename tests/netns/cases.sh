@@ -361,6 +361,45 @@ case_v2_userland_rp_filter() {
 	    "$NET_DIR/ours/orthrus.log"
 }
 
+# A router on the way takes no more than 1280 octets: both sides learn of it,
+# with protocol 50 as well as with UDP.
+path_mtu() { # [more]
+	local size
+	DATA_PLANE=userland
+	net_host ours r peer
+	net_link ours 2001:db8:1::1/64 r 2001:db8:1::fe/64 wire left
+	net_link r 2001:db8:2::fe/64 peer 2001:db8:2::2/64 right wire
+	ns r sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
+	ip -n "$NET_ID-ours" route add default via 2001:db8:1::fe
+	ip -n "$NET_ID-peer" route add default via 2001:db8:2::fe
+	ip -n "$NET_ID-r" link set right mtu 1280
+	ip -n "$NET_ID-peer" link set wire mtu 1280
+	net_inner ours 10.1.0.1/24
+	net_inner peer 10.2.0.1/24
+	orthrus_start peer "
+conn net
+	authby=psk
+	left=2001:db8:2::2
+	right=2001:db8:1::1
+	leftid=peer.example
+	rightid=ours.example
+	leftsubnet=10.2.0.0/24
+	rightsubnet=10.1.0.0/24
+	ike=aes128-sha256-x25519
+	esp=aes128-sha256
+	auto=add
+" "@ours.example @peer.example : PSK \"$NET_PSK\""
+	L=2001:db8:1::1 R=2001:db8:2::2
+	ours_start 2 aes128-sha256-x25519 aes128-sha256 "${1:-}"
+	orthrus ours up net
+	for size in 1000 1250 1372; do
+		net_until 10 ns ours ping -q -c 1 -W 1 -M want -s $size \
+		    -I 10.1.0.1 10.2.0.1
+	done
+}
+case_v2_userland_path_mtu() { path_mtu; }
+case_v2_userland_path_mtu_udp() { path_mtu "	forceencaps=yes"; }
+
 # The NAT takes another address and port for us: the peer, here Orthrus too,
 # sends there as soon as it has had a packet from there.
 nat_moves() { # VERSION
