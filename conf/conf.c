@@ -137,7 +137,9 @@ is_conn_name(const char *name)
 	for (size_t i = 0; i < len; i++)
 		if (name[i] <= ' ' || name[i] == 0x7f || name[i] == '"')
 			return false;
-	return len > 0 && len <= NAME_MAX_OCTETS && name[0] != '%';
+	/* "--json" is an option to whoever names it on a command line. */
+	return len > 0 && len <= NAME_MAX_OCTETS && name[0] != '%' &&
+	       name[0] != '-';
 }
 
 /* Repeated sections are one: later settings win. */
@@ -154,7 +156,8 @@ conn_section(struct parse *parse, struct place place, const char *name)
 	if (!is_conn_name(name)) {
 		diags_add(parse->diags, DIAG_ERROR, place,
 		    "conn: found \"%s\"; expected a name of at most %d "
-		    "printable characters",
+		    "printable ASCII characters that begins with neither %% "
+		    "nor -",
 		    name, NAME_MAX_OCTETS);
 		return NULL;
 	}

@@ -507,14 +507,16 @@ test_structure(void **state)
 	    "conn %foo\n\tauthby=psk\n"
 	    "conn\n"
 	    "config other\n"
-	    "conn twice\n" PSK "\tlifetime=1h\n\tlifetime=2h\n");
+	    "conn twice\n" PSK "\tlifetime=1h\n\tlifetime=2h\n"
+	    "conn --json\n" PSK);
 	assert_diag(&f, DIAG_ERROR, "1:2", "outside of a section");
 	assert_diag(&f, DIAG_ERROR, "2:1", "found \"con a\"");
 	assert_diag(&f, DIAG_ERROR, "4:1", "%foo");
 	assert_diag(&f, DIAG_ERROR, "6:1", "expected a name");
 	assert_diag(&f, DIAG_ERROR, "7:1", "config other");
 	assert_diag(&f, DIAG_WARNING, "12:11", "second time");
-	assert_int_equal(f.diags.errors, 5);
+	assert_diag(&f, DIAG_ERROR, "13:1", "--json");
+	assert_int_equal(f.diags.errors, 6);
 	assert_string_equal(names(f.policy), "twice");
 	assert_int_equal(policy_conn(f.policy, "twice")->lifetime_ms, 7200000);
 	done(&f);
