@@ -13,6 +13,7 @@
 #define DPD_WINDOW   16    /* acknowledgements accepted behind the last */
 #define DPD_AGAIN_MS 5000  /* between questions without an answer */
 #define HINT_MS      10000 /* between questions that strangers cause */
+#define BUSY         32    /* exchanges: refusals go out once from then on */
 
 /* Sending --------------------------------------------------------------- */
 
@@ -88,7 +89,9 @@ v1_info_notify(
 	/* Both ends hash with one key: ours, reflected, would be the peer's. */
 	v1_see(v1, x->x.id);
 	notify_write(&out, &v1->ike, protocol, spi, type, view_of(NULL, 0));
-	finish(v1, &out, x, false);
+	/* Nobody answers it either, and who does not get it waits for minutes;
+	 * but one who asks for refusals gets no heap of them. */
+	finish(v1, &out, x, v1->ike.exchange_count < BUSY);
 }
 
 void

@@ -13,8 +13,9 @@
 #include "common/fsm.h"
 #include "ikev1/state.h"
 
-/* A protected notify; spi 0: none (ESP), or the cookies (PROTO_IKE). Once,
- * unanswered; without keys nothing is sent. */
+/* A protected notify; spi 0: none (ESP), or the cookies (PROTO_IKE).
+ * Unanswered, so sent four times where little else goes on; without keys
+ * nothing is sent. */
 void v1_info_notify(struct v1_sa *v1, enum ipsec_protocol protocol,
     uint32_t spi, uint16_t type);
 /* An unprotected one, before there are keys; within limit's rate. */

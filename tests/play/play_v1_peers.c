@@ -664,6 +664,43 @@ test_early_quick_mode(void **state)
 	play_free(pair.play);
 }
 
+/* A refusal is answered by nothing, so that it goes out more than once. */
+static bool
+drop_two(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct editor *editor = arg;
+
+	(void)play;
+	(void)packet;
+	return from != editor->pair->right ||
+	       octets[TYPE_AT] != EXCH_INFORMATIONAL_V1 ||
+	       ++editor->count[0] > 2;
+}
+
+static void
+test_lost_refusal(void **state)
+{
+	struct pair pair;
+	struct editor editor = { .pair = &pair };
+
+	(void)state;
+	begin(&pair, 87);
+	gateway_conn(
+	    pair.left, "bad", "192.0.2.2", "10.1.0.0/16", "10.77.0.0/16")
+	    ->keyexchange = KEYEX_IKEV1;
+	gateway_load(pair.left);
+	up(&pair);
+	pair.play->tap = drop_two;
+	pair.play->tap_arg = &editor;
+	assert_int_equal(gateway_up(pair.left, "bad", 0), OK);
+	play_run(pair.play, 5000);
+	assert_int_equal(pair.left->events[EVENT_CHILD_FAILED], 1);
+	assert_non_null(strstr(pair.left->failed, "refused"));
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	play_free(pair.play);
+}
+
 /* Informational --------------------------------------------------------- */
 
 /* Says one thing under protection, in the words given. */
@@ -991,6 +1028,7 @@ main(void)
 		cmocka_unit_test(test_selectors),
 		cmocka_unit_test(test_echo),
 		cmocka_unit_test(test_two_refused),
+		cmocka_unit_test(test_lost_refusal),
 		cmocka_unit_test(test_deletes),
 		cmocka_unit_test(test_questions),
 		cmocka_unit_test(test_natd_count),

@@ -187,7 +187,7 @@ test_replayed_refusal(void **state)
 	spy_on(&pair, &spy);
 	assert_int_equal(gateway_up(pair.left, "bad", 0), OK);
 	play_run(pair.play, 5000);
-	assert_int_equal(spy.taken, 1);
+	assert_true(spy.taken >= 1);
 	assert_int_equal(pair.left->events[EVENT_CHILD_FAILED], 1);
 	gateway_silence(pair.right, true);
 	assert_int_equal(gateway_ike(pair.left)->engine->child_rekey(
