@@ -15,6 +15,7 @@
 
 #include "common/cipher.h"
 #include "ikev2/internal.h"
+#include "ikev2/v2.h"
 #include "tests/play/play.h"
 
 #define SECOND 1000ull
@@ -520,6 +521,114 @@ cookies_and_groups(void **state)
 	}
 }
 
+/* RFC 7296 2.2, 2.6, 3.1: the first message has ID 0, no SPIr yet, and is the
+ * initiator's. What has not is none. */
+static void
+first_message_with_another_header(void **state)
+{
+	static const struct {
+		uint8_t at, octet;
+	} row[] = { { 23, 1 }, { 15, 1 }, { 19, 0 } };
+	struct world world = world_of(45);
+	struct script script = { .world = &world, .count = 1 };
+	struct endpoint from = { world.left->addr, IKE_PORT };
+	struct endpoint to = { world.right->addr, IKE_PORT };
+	uint64_t packets;
+	uint8_t was;
+	size_t i;
+
+	(void)state;
+	/* Catches the request and answers it by nothing that counts. */
+	script.answer[0].notify = 50000;
+	world.play->tap = answer_by_script;
+	world.play->tap_arg = &script;
+	try(&world, 500);
+	v2_sa_drop(v2_of(world.left->env.sadb->first));
+	packets = world.play->packets;
+	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		was = script.request[row[i].at];
+		script.request[row[i].at] = row[i].octet;
+		play_inject(world.play, &from, &to, false,
+		    view_of(script.request, script.request_len));
+		play_run(world.play, SECOND);
+		script.request[row[i].at] = was;
+		assert_int_equal(world.right->env.sadb->count, 0);
+		assert_int_equal(world.play->packets, packets);
+	}
+	/* As it was, it is one. */
+	play_inject(world.play, &from, &to, false,
+	    view_of(script.request, script.request_len));
+	play_run(world.play, SECOND);
+	assert_int_equal(world.right->env.sadb->count, 1);
+	play_free(world.play);
+}
+
+/* RFC 7296 2.4, 2.21.4: an unprotected word about an SA makes us ask the peer,
+ * once in a while, and ends nothing. */
+static void
+unprotected_word_about_an_sa(void **state)
+{
+	struct world world = world_up(46);
+	const struct v2_sa *v2 = v2_of(gateway_ike(world.left));
+	struct wire_header header = {
+		.spi_i = v2->sa.spi_i,
+		.spi_r = v2->sa.spi_r,
+		.major = 2,
+		.exchange = EXCH_INFORMATIONAL,
+		.flags = FLAG_INITIATOR,
+	};
+	uint8_t octets[64];
+	struct wire_out out;
+	struct buf buf;
+	uint32_t id;
+	unsigned i;
+
+	(void)state;
+	id = v2_of(gateway_ike(world.right))->next_out;
+	for (i = 0; i < 5; i++) {
+		header.id = v2->next_out;
+		buf_init(&buf, octets, sizeof(octets));
+		wire_start(&out, &buf, &header);
+		wire_notify_v2(&out, 0, view_of(NULL, 0), N_INVALID_IKE_SPI,
+		    view_of(NULL, 0));
+		wire_finish(&out);
+		play_inject(world.play, &v2->sa.local, &v2->sa.remote, false,
+		    buf_done(&buf));
+		play_run(world.play, SECOND);
+	}
+	assert_int_equal(v2_of(gateway_ike(world.right))->next_out, id + 1);
+	assert_true(settles(&world, 1, 1));
+	play_free(world.play);
+}
+
+static void
+say_auth_failed(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	static const uint8_t notify[] = { 0, 0, 0, 8, 0, 0, 0,
+		N_AUTHENTICATION_FAILED };
+
+	(void)env;
+	if (plaintext->len == 0)
+		chain_add(first, plaintext, P2_N, notify, sizeof(notify));
+}
+
+/* RFC 7296 2.21.2: an initiator that does not believe the responder says so in
+ * a request of its own, and that is the end. */
+static void
+auth_failed_afterwards(void **state)
+{
+	struct world world = world_up(47);
+
+	(void)state;
+	world.left->env.impair = say_auth_failed;
+	gateway_ike(world.left)->engine->probe(gateway_ike(world.left));
+	play_run(world.play, 5 * SECOND);
+	assert_int_equal(gateway_ike_count(world.right), 0);
+	assert_int_equal(world.right->kernel.sa_count, 0);
+	gateway_restart(world.left);
+	play_free(world.play);
+}
+
 /* Nonces ------------------------------------------------------------------- */
 
 static void
@@ -622,6 +731,35 @@ delete_what_is_not_there(void **state)
 	play_free(world.play);
 }
 
+static void
+count_deletes(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	unsigned *count = env->impair_arg;
+
+	*count += chain_find(*first, plaintext, P2_D) != NULL;
+}
+
+/* RFC 7296 1.4.1: when both Deletes of a child cross, neither answer names
+ * it. */
+static void
+deletes_that_cross(void **state)
+{
+	struct world world = world_up(61);
+	unsigned left = 0, right = 0;
+
+	(void)state;
+	world.left->env.impair = world.right->env.impair = count_deletes;
+	world.left->env.impair_arg = &left;
+	world.right->env.impair_arg = &right;
+	v2_engine.child_close(gateway_child(world.left));
+	v2_engine.child_close(gateway_child(world.right));
+	play_run(world.play, 20 * SECOND);
+	assert_int_equal(left, 1);
+	assert_int_equal(right, 1);
+	assert_true(settles(&world, 1, 0));
+	play_free(world.play);
+}
+
 /* Selectors ---------------------------------------------------------------- */
 
 /* Each side fits, but no packet is of both families: a child for nothing. */
@@ -643,6 +781,60 @@ selectors_of_two_families(void **state)
 	try(&world, 5 * SECOND);
 	assert_true(settles(&world, 1, 0));
 	assert_non_null(strstr(world.left->failed, "TS_UNACCEPTABLE"));
+	play_free(world.play);
+}
+
+static void
+wide_selectors(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	const uint8_t *type = env->impair_arg;
+	uint8_t *payload = chain_find(*first, plaintext, *type);
+
+	if (payload == NULL || chain_find(*first, plaintext, P2_SA) == NULL)
+		return;
+	payload[17] = payload[18] = payload[19] = 0; /* 10.0.0.0 ... */
+	payload[21] = payload[22] = payload[23] = 255;
+}
+
+/* RFC 7296 2.9: an answer never widens. The IKE SA stays, and the peer is told
+ * that there is no such child. */
+static void
+selectors_that_widen(void **state)
+{
+	static const uint8_t types[] = { P2_TSI, P2_TSR };
+	struct world world;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(types); i++) {
+		world = world_of(65 + i);
+		world.right->env.impair = wide_selectors;
+		world.right->env.impair_arg = (void *)(uintptr_t)&types[i];
+		try(&world, 20 * SECOND);
+		assert_true(settles(&world, 1, 0));
+		assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 1);
+		world.right->env.impair = NULL;
+		try(&world, 5 * SECOND);
+		assert_true(settles(&world, 1, 1));
+		play_free(world.play);
+	}
+}
+
+/* RFC 7296 1.3: there is an end to children, and it is said. */
+static void
+too_many_children(void **state)
+{
+	struct world world = world_up(67);
+	unsigned i;
+
+	(void)state;
+	for (i = 1; i < V2_CHILDREN; i++)
+		try(&world, 100);
+	assert_true(settles(&world, 1, V2_CHILDREN));
+	assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 0);
+	try(&world, SECOND);
+	assert_true(settles(&world, 1, V2_CHILDREN));
+	assert_non_null(strstr(world.left->failed, "NO_ADDITIONAL_SAS"));
 	play_free(world.play);
 }
 
@@ -834,6 +1026,43 @@ child_whose_answer_is_late(void **state)
 	}
 }
 
+static void
+never_ready(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	static const uint8_t notify[] = { 0, 0, 0, 8, 0, 0, 0,
+		N_TEMPORARY_FAILURE };
+
+	(void)env;
+	if (chain_find(*first, plaintext, P2_SA) == NULL)
+		return;
+	*first = P2_N;
+	plaintext->len = 0;
+	buf_put(plaintext, notify, sizeof(notify));
+}
+
+/* RFC 7296 2.25: patience for minutes, and then it is not temporary any more:
+ * the IKE SA is closed. */
+static void
+peer_that_is_never_ready(void **state)
+{
+	struct world world = world_up(82);
+
+	(void)state;
+	world.right->env.impair = never_ready;
+	child_rekey(world.left);
+	play_run(world.play, MINUTE);
+	assert_true(flows(&world));
+	assert_int_equal(world.left->events[EVENT_IKE_DOWN], 0);
+	/* Not at once, and not all the time either. */
+	assert_in_range(
+	    v2_of(gateway_ike(world.left))->next_out, 2 + 6, 2 + 20);
+	play_run(world.play, 9 * MINUTE);
+	assert_int_equal(world.left->events[EVENT_IKE_DOWN], 1);
+	world.right->env.impair = NULL;
+	assert_true(settles(&world, 0, 0));
+	play_free(world.play);
+}
+
 /* Both ends do several things at once, each at its own moment, in any weather:
  * in the end they agree, and what nobody closed is there. */
 static void
@@ -937,7 +1166,8 @@ fragments_are_repeated_exactly(void **state)
 	struct world world;
 	char name[900];
 	unsigned repeats = 0;
-	uint64_t seed;
+	uint64_t seed, packets;
+	size_t i;
 
 	(void)state;
 	memset(name, 'a', sizeof(name) - 1);
@@ -956,6 +1186,9 @@ fragments_are_repeated_exactly(void **state)
 		    name, name);
 		gateway_psk(world.left, NULL, NULL, "x");
 		gateway_psk(world.right, NULL, NULL, "x");
+		/* IKE_AUTH stays the last request. */
+		world.left->building[0]->dpd_delay_ms = 0;
+		world.right->building[0]->dpd_delay_ms = 0;
 		reload(&world);
 		memset(&exact, 0, sizeof(exact));
 		exact.left = world.left;
@@ -965,6 +1198,18 @@ fragments_are_repeated_exactly(void **state)
 		try(&world, 3 * MINUTE);
 		world.play->weather.loss_permille = 0;
 		assert_true(settles(&world, 1, 1));
+		/* RFC 7383 2.6.1: the first one brings the answer again, no
+		 * other does. */
+		for (i = 0; i < exact.count; i++) {
+			packets = world.play->packets;
+			play_inject(world.play,
+			    &gateway_ike(world.right)->remote,
+			    &gateway_ike(world.right)->local, true,
+			    view_of(exact.octets[i], exact.len[i]));
+			play_run(world.play, SECOND);
+			assert_int_equal(world.play->packets != packets,
+			    exact.octets[i][WIRE_HEADER + 5] == 1);
+		}
 		assert_true(exact.count >= 2 && exact.count <= 3);
 		assert_int_equal(exact.strangers, 0);
 		repeats += exact.repeats;
@@ -1027,14 +1272,21 @@ main(void)
 		cmocka_unit_test(notify_that_nobody_knows),
 		cmocka_unit_test(refused_by_a_stranger),
 		cmocka_unit_test(cookies_and_groups),
+		cmocka_unit_test(first_message_with_another_header),
+		cmocka_unit_test(unprotected_word_about_an_sa),
+		cmocka_unit_test(auth_failed_afterwards),
 		cmocka_unit_test(nonces_of_any_length),
 		cmocka_unit_test(delete_what_is_not_there),
+		cmocka_unit_test(deletes_that_cross),
+		cmocka_unit_test(selectors_that_widen),
+		cmocka_unit_test(too_many_children),
 		cmocka_unit_test(fragments_are_repeated_exactly),
 		cmocka_unit_test(selectors_of_two_families),
 		cmocka_unit_test(last_of_many_selectors),
 		cmocka_unit_test(rekey_that_the_kernel_refuses),
 		cmocka_unit_test(rekeys_meet_in_different_groups),
 		cmocka_unit_test(child_whose_answer_is_late),
+		cmocka_unit_test(peer_that_is_never_ready),
 		cmocka_unit_test(everything_at_once),
 		cmocka_unit_test(moves_in_mid_install),
 	};
