@@ -48,6 +48,7 @@ child_ended(void *arg, struct proc *proc, const char *why)
 	if (proc == parent->vault) {
 		vault_link_free(parent->vault_link);
 		parent->vault_link = NULL;
+		timer_stop(loop_timers(parent->loop), &parent->load_timer);
 	} else if (proc == parent->esp) {
 		userland_ended(parent->host.userland);
 	} else {
@@ -290,6 +291,7 @@ parent_run(const struct options *options, struct log *log)
 	if (parent.loop == NULL)
 		return 1;
 	timer_init(&parent.stop_timer, stop_due, &parent);
+	timer_init(&parent.load_timer, parent_vault_late, &parent);
 	if (parent_open(&parent) == OK)
 		parent_serve(&parent);
 	if (parent.gate_vault >= 0)

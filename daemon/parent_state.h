@@ -45,6 +45,7 @@ struct parent {
 	unsigned failures;
 	struct control_facts facts;
 	struct timer stop_timer;
+	struct timer load_timer; /* for the vault to have read its secrets */
 	int ready_fd;
 	int code;
 };
@@ -67,6 +68,8 @@ void parent_link_vault(struct parent *parent);
 void parent_give_vault(struct parent *parent);
 /* ERR_WRONG_STATE: there is no vault now; the next one reads them. */
 enum err parent_load_secrets(struct parent *parent);
+/* load_timer: it has not. */
+void parent_vault_late(void *arg);
 
 /* parent_esp.c: the userland data plane's process has been started. */
 void parent_esp_started(struct parent *parent, int fd);

@@ -3,6 +3,8 @@
 #include "daemon/parent_state.h"
 #include "daemon/vault_link.h"
 
+#define LOAD_MS 10000u /* for the vault to read its secrets */
+
 void
 parent_link_vault(struct parent *parent)
 {
@@ -36,9 +38,27 @@ parent_give_vault(struct parent *parent)
 enum err
 parent_load_secrets(struct parent *parent)
 {
+	enum err err;
+
 	if (parent->vault_link == NULL)
 		return ERR_WRONG_STATE;
-	return vault_link_load(parent->vault_link, ++parent->load_serial);
+	err = vault_link_load(parent->vault_link, ++parent->load_serial);
+	if (err == OK)
+		timer_set(
+		    loop_timers(parent->loop), &parent->load_timer, LOAD_MS);
+	return err;
+}
+
+/* Without an answer gate would never start, or a reload never end. */
+void
+parent_vault_late(void *arg)
+{
+	struct parent *parent = arg;
+
+	log_write(parent->log, LOG_LEVEL_ERROR,
+	    "the vault has not read its secrets in %u s: it is ended",
+	    LOAD_MS / 1000);
+	proc_kill(parent->vault);
 }
 
 static void
@@ -49,6 +69,7 @@ secrets_loaded(void *arg, uint64_t serial, const struct vaultd_loaded *loaded)
 
 	if (serial != parent->load_serial)
 		return;
+	timer_stop(loop_timers(parent->loop), &parent->load_timer);
 	if (text[0] != '\0')
 		log_write(parent->log,
 		    loaded->errors > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
