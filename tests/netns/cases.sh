@@ -168,6 +168,98 @@ case_v2_chacha() {
 case_v1_pfs_ecp() { full 1 initiator aes128-sha512-ecp256 aes128-sha512-ecp256; }
 case_v1_legacy() { full 1 responder 3des-sha1-modp1024 3des-sha1; }
 
+# Several subnets a side. IKEv1 makes a child of each pair, and strongSwan can
+# follow three Quick Modes at a time.
+subnets() { # VERSION ROLE
+	local pair children=4
+	OURS_NETS="	leftsubnet=10.1.0.0/24,10.3.0.0/24
+	rightsubnet=10.2.0.0/24,10.4.0.0/24"
+	PEER_NETS="local_ts = 10.2.0.0/24
+        remote_ts = 10.1.0.0/24"
+	if [ "$1" = 2 ]; then
+		children=1
+		PEER_NETS="local_ts = 10.2.0.0/24,10.4.0.0/24
+        remote_ts = 10.1.0.0/24,10.3.0.0/24"
+	fi
+	two_hosts
+	net_inner ours 10.3.0.1/24
+	net_inner peer 10.4.0.1/24
+	ip -n "$NET_ID-ours" route add 10.4.0.0/24 via $R src 10.1.0.1
+	ip -n "$NET_ID-peer" route add 10.3.0.0/24 via $L src 10.2.0.1
+	peer_start "$1" aes128-sha256-x25519 aes128-sha256 "" \
+	    "$([ "$1" = 2 ] || more_children 1-4 3-2 3-4)"
+	ours_start "$1" aes128-sha256-x25519 aes128-sha256
+	if [ "$2" = initiator ]; then
+		orthrus ours up net
+	else
+		for pair in "" 14 32 34; do
+			[ $children = 4 ] || [ -z "$pair" ] || continue
+			swan peer --initiate --child "net$pair"
+		done
+	fi
+	net_until 8 both_have $children
+	for pair in 1-2 1-4 3-2 3-4; do
+		net_until 5 net_ping ours 10.${pair%-*}.0.1 10.${pair#*-}.0.1 1
+		net_ping peer 10.${pair#*-}.0.1 10.${pair%-*}.0.1
+	done
+	orthrus ours down net
+	net_until 8 both_have 0
+}
+more_children() { # OURS-PEER...: children of their own, named after them
+	local pair
+	for pair in "$@"; do
+		printf '}\nnet%s {\nlocal_ts = 10.%s.0.0/24\n' \
+		    "${pair/-/}" "${pair#*-}"
+		printf 'remote_ts = 10.%s.0.0/24\n' "${pair%-*}"
+		printf 'esp_proposals = aes128-sha256\n'
+	done
+}
+case_v1_subnets() { subnets 1 initiator; }
+case_v1_subnets_responder() { subnets 1 responder; }
+case_v2_subnets() { subnets 2 responder; }
+
+# INVALID_KE_PAYLOAD: the group that we try first is not the peer's.
+case_v2_other_group() {
+	two_hosts
+	ours_start 2 aes128-sha256-ecp256-modp2048 \
+	    aes128-sha256-ecp256-modp2048
+	peer_start 2 aes128-sha256-modp2048 aes128-sha256-modp2048
+	orthrus ours up net
+	net_until 5 both_have 1
+	grep -q INVAL_KE "$NET_DIR/peer/charon.log"
+	pings
+	rekey_child_by_peer
+	peer_rekeys_ike 2
+}
+
+# Both ends begin, and both renew, at the same time: nothing is lost.
+at_once() { # VERSION
+	local peer
+	two_hosts
+	peer_start "$1" aes128-sha256-x25519 aes128-sha256 \
+	    "$([ "$1" = 2 ] && echo rekey_time || echo reauth_time) = 14s
+    over_time = 8s
+    rand_time = 0s" "rekey_time = 10s
+        life_time = 16s
+        rand_time = 0s"
+	ours_start "$1" aes128-sha256-x25519 aes128-sha256 "	ikelifetime=20s
+	lifetime=16s
+	margintime=6s
+	rekeyfuzz=0%"
+	swan peer --initiate --child net &
+	peer=$!
+	orthrus ours up net
+	wait $peer || true # its own may be the one too many
+	net_until 6 net_ping ours 10.1.0.1 10.2.0.1 1
+	ns ours ping -q -c 700 -i 0.06 -W 2 -I 10.1.0.1 10.2.0.1 \
+	    >"$NET_DIR/ping" || true
+	cat "$NET_DIR/ping"
+	grep -q ' 0% packet loss' "$NET_DIR/ping"
+	pings
+}
+case_v2_at_once() { at_once 2; }
+case_v1_at_once() { at_once 1; }
+
 # Our own rekeying: short lifetimes.
 our_rekeys() { # VERSION ROLE
 	local before
@@ -402,7 +494,7 @@ case_v2_userland_path_mtu_udp() { path_mtu "	forceencaps=yes"; }
 
 # The NAT takes another address and port for us: the peer, here Orthrus too,
 # sends there as soon as it has had a packet from there.
-nat_moves() { # VERSION
+userland_nat_moves() { # VERSION
 	DATA_PLANE=userland
 	nat_hosts
 	orthrus_start peer "
@@ -430,8 +522,8 @@ conn net
 	grep -qE 'NAT has changed|192.0.2.253' "$NET_DIR/peer/orthrus.log"
 	! grep -q 'refused to' "$NET_DIR/peer/orthrus.log"
 }
-case_v2_userland_nat_moves() { nat_moves 2; }
-case_v1_userland_nat_moves() { nat_moves 1; }
+case_v2_userland_nat_moves() { userland_nat_moves 2; }
+case_v1_userland_nat_moves() { userland_nat_moves 1; }
 
 # A wrong PSK is refused, and said so, on either side.
 wrong_psk() { # VERSION
