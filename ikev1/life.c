@@ -13,6 +13,7 @@
 #include "ikev1/v1.h"
 
 #define OLD_MS       5000  /* a replaced ISAKMP SA is deleted after */
+#define RIVAL_MS     15000 /* one that lost to another waits for so long */
 #define UNDELETED_MS 60000 /* once or twice that, where its peer should do it */
 #define OLD_BUSY_MS  5000  /* ... and again so much later while it is busy */
 #define CLOSING_MS   10000 /* until a closing one goes at the latest */
@@ -101,6 +102,7 @@ make_husk(struct v1_sa *v1, bool by_peer)
 
 	end_exchanges(v1);
 	v1->husk = true;
+	v1->rival = 0;
 	sa_set_state(sa, IKE_REKEYED);
 	/* A peer that closes all deletes the children as well: that message
 	 * may come later, or again. */
@@ -363,12 +365,34 @@ v1_life_unanswered(struct v1_sa *v1)
 	sa_release(old);
 }
 
+static void replace(struct v1_sa *old, struct v1_sa *by);
+
+/* v1 has lost to another some time ago. */
+static void
+give_way(struct v1_sa *v1)
+{
+	struct env *env = v1->ike.env;
+	struct ike_sa *rival = sa_by_serial(env->sadb, v1->rival);
+	uint64_t now = env_now(env);
+
+	v1->rival = 0;
+	if (rival != NULL && rival->state == IKE_ESTABLISHED)
+		replace(v1, v1_sa(rival));
+	else if (v1->ike.rekey_at_ms != 0)
+		timer_set(env->timers, &v1->ike.rekey_timer,
+		    v1->ike.rekey_at_ms > now ? v1->ike.rekey_at_ms - now : 0);
+}
+
 static void
 renewal_due(void *arg)
 {
 	struct v1_sa *v1 = arg;
 	struct v1_sa *heir;
 
+	if (v1->rival != 0) {
+		give_way(v1);
+		return;
+	}
 	/* Somebody else may have made a new one since. */
 	heir = v1->husk ? v1_successor(v1) : NULL;
 	if (heir != NULL)
@@ -415,10 +439,16 @@ collide(struct v1_sa *a, struct v1_sa *b)
 	struct v1_sa *winner = loser == a ? b : a;
 
 	env_count(a->ike.env, COUNTER_COLLISIONS);
-	if (loser->ike.initiator)
-		replace(loser, winner);
-	else
+	if (!loser->ike.initiator) {
 		superseded(loser, winner);
+	} else {
+		/* Interop: strongSwan gives its children to the SA that it
+		 * answered, ends them with it, and deletes the other one in
+		 * ten seconds: both stay until it has. */
+		loser->rival = winner->ike.serial;
+		timer_set(
+		    loser->ike.env->timers, &loser->ike.rekey_timer, RIVAL_MS);
+	}
 	return winner;
 }
 

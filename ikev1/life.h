@@ -10,7 +10,8 @@
  *
  * Phase 1 is renewed by a new Main Mode; who began it deletes the old SA some
  * seconds later. When both ends do so at once, the one of the two new SAs
- * with the lower initiator cookie is deleted by its initiator.
+ * with the lower initiator cookie is deleted by its initiator, in a while: a
+ * peer that judges otherwise has deleted the other one by then.
  */
 #ifndef IKEV1_LIFE_H
 #define IKEV1_LIFE_H

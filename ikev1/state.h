@@ -96,6 +96,7 @@ struct v1_sa {
 	uint32_t vendors;         /* enum v1_vendor */
 	uint64_t replaces;        /* serial of the SA that this one renews */
 	uint64_t renewed_by;      /* serial of the one that renews it */
+	uint64_t rival;           /* ... that it has lost to, both still up */
 	bool husk;        /* its ISAKMP SA has gone, its children have not */
 	bool first_child; /* a Quick Mode follows phase 1 */
 	bool deleting;    /* its Delete is out */

@@ -1022,6 +1022,52 @@ test_ike_rekey(void **state)
 	}
 }
 
+static unsigned
+established(const struct gateway *gw)
+{
+	unsigned count = 0;
+
+	for (const struct ike_sa *sa = gw->env.sadb->first; sa != NULL;
+	     sa = sa->next)
+		count += sa->state == IKE_ESTABLISHED;
+	return count;
+}
+
+/* Interop: of two that both ends made at once, strongSwan deletes its own in
+ * ten seconds, whichever we think has lost. Ours must be good until then. */
+static void
+test_ike_rekey_rivals(void **state)
+{
+	struct seeds all = seeds(41000, 10);
+
+	(void)state;
+	for (uint64_t seed = all.at; seed < all.end; seed++) {
+		struct ike_sa *sa, *loser = NULL;
+		struct pair pair;
+		uint64_t spi;
+
+		begin(&pair, seed);
+		up(&pair);
+		spi = gateway_ike(pair.left)->spi_i;
+		rekey_ike(pair.left);
+		rekey_ike(pair.right);
+		play_run(pair.play, 3000);
+		for (sa = pair.left->env.sadb->first; sa != NULL; sa = sa->next)
+			if (sa->spi_i != spi &&
+			    (loser == NULL || sa->spi_i < loser->spi_i))
+				loser = sa;
+		assert_non_null(loser);
+		play_run(pair.play, 9000);
+		assert_int_equal(
+		    established(loser->initiator ? pair.left : pair.right), 2);
+		play_until(pair.play, settled_once, &pair, 11000000);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		expect_traffic(&pair);
+		assert_int_equal(pair.left->events[EVENT_CHILD_DOWN], 0);
+		play_free(pair.play);
+	}
+}
+
 /* Renewals go through the NAT on the ports that are open, from either end. */
 static void
 test_nat_renewal(void **state)
@@ -1529,6 +1575,7 @@ main(void)
 		cmocka_unit_test(test_child_close),
 		cmocka_unit_test(test_child_rekey),
 		cmocka_unit_test(test_ike_rekey),
+		cmocka_unit_test(test_ike_rekey_rivals),
 		cmocka_unit_test(test_nat_renewal),
 		cmocka_unit_test(test_week),
 		cmocka_unit_test(test_isakmp_delete),
