@@ -38,7 +38,9 @@ struct kserve {
 	uint64_t pending_first, pending_next;
 	uint32_t generation; /* of askers */
 	struct ipc *ipc;
-	struct timer cut; /* ends a link that does not take its answers */
+	struct timer cut;    /* ends a link that does not take its answers */
+	struct timer revoke; /* after a time of grace; again: and once more */
+	bool again;
 	uint64_t executed, refused;
 };
 
@@ -362,6 +364,11 @@ request_policy_add(struct kserve *kserve, struct kmsg *request)
 	policy->replace = claim != NULL;
 	claim =
 	    claim_find(&kserve->ledger, key, hash, policy->reqid, policy->trap);
+	if (claim == NULL && !claim_fits(&kserve->ledger, key, hash)) {
+		refuse(kserve, request, ERR_LIMIT,
+		    "too many claims on these selectors");
+		return;
+	}
 	claim = claim_make(&kserve->ledger, claim, key, hash, policy);
 	if (claim == NULL) {
 		refuse(kserve, request, ERR_NOMEM, "no memory");
@@ -379,17 +386,45 @@ request_policy_add(struct kserve *kserve, struct kmsg *request)
 		execute(kserve, request, &pending);
 }
 
+/* One direction of a claim goes; request is the answer's, and filled in. */
+static void
+give_up(struct kserve *kserve, struct claim *claim, struct view key,
+    uint8_t direction, struct kmsg *request)
+{
+	struct pending pending = { .op = KMSG_POLICY_REMOVE,
+		.direction = direction,
+		.hash = claim->node.hash,
+		.id = claim->id };
+	struct kmsg_policy *policy = &request->policy;
+	bool in_force = claim_in_force(&kserve->ledger, key, pending.hash,
+	                    direction) == claim;
+	const struct claim *next;
+
+	claim_policy(claim, direction, policy);
+	claim_drop(&kserve->ledger, claim, direction);
+	if (!in_force) {
+		say(kserve, request, OK, "");
+		return;
+	}
+	/* The claim before this one is put back, if there is one. */
+	next = claim_in_force(&kserve->ledger, key, pending.hash, direction);
+	if (next) {
+		request->op = KMSG_POLICY_ADD;
+		claim_policy(next, direction, policy);
+		policy->replace = true;
+	}
+	execute(kserve, request, &pending);
+}
+
 static void
 request_policy_remove(struct kserve *kserve, struct kmsg *request)
 {
 	struct kmsg_policy *policy = &request->policy;
 	uint8_t octets[KMSG_PAIR_OCTETS], direction = policy->direction;
-	struct pending pending = { .op = KMSG_POLICY_REMOVE };
-	struct claim *claim, *next;
+	struct claim *claim;
 	struct view key;
 	struct buf buf;
 	uint64_t hash;
-	bool in_force;
 
 	if (policy->trap)
 		policy->reqid = policy->conn;
@@ -407,25 +442,7 @@ request_policy_remove(struct kserve *kserve, struct kmsg *request)
 		refuse(kserve, request, ERR_NOT_FOUND, "there is none");
 		return;
 	}
-	in_force =
-	    claim_in_force(&kserve->ledger, key, hash, direction) == claim;
-	claim_policy(claim, direction, policy);
-	pending.direction = direction;
-	pending.hash = hash;
-	pending.id = claim->id;
-	claim_drop(&kserve->ledger, claim, direction);
-	if (!in_force) {
-		say(kserve, request, OK, "");
-		return;
-	}
-	/* The claim before this one is put back, if there is one. */
-	next = claim_in_force(&kserve->ledger, key, hash, direction);
-	if (next) {
-		request->op = KMSG_POLICY_ADD;
-		claim_policy(next, direction, policy);
-		policy->replace = true;
-	}
-	execute(kserve, request, &pending);
+	give_up(kserve, claim, key, direction, request);
 }
 
 /* The back end ---------------------------------------------------------- */
@@ -784,10 +801,90 @@ kserve_client(struct kserve *kserve, const struct kserve_client *client)
 		memset(&kserve->client, 0, sizeof(kserve->client));
 }
 
+/* Connections that have gone -------------------------------------------  */
+
+static bool
+is_gone(const struct kserve *kserve, uint32_t conn)
+{
+	return !permit_knows(&kserve->permit, conn, kserve->timers->now_ms);
+}
+
+static void
+revoke_claim(struct map_node *node, void *arg)
+{
+	struct kserve *kserve = arg;
+	struct claim *claim = map_entry(node, struct claim, node);
+	uint32_t conn = claim->trap ? claim->reqid
+	                            : bond_conn(&kserve->ledger, claim->reqid);
+	struct kmsg request = { .op = KMSG_POLICY_REMOVE };
+	uint8_t octets[KMSG_PAIR_OCTETS], direction, dirs = claim->dirs;
+	struct buf buf;
+
+	if (!is_gone(kserve, conn))
+		return;
+	buf_init(&buf, octets, sizeof(octets));
+	buf_put(&buf, claim->octets, claim->pair_len);
+	/* The claim goes with its last direction. */
+	for (direction = KMSG_IN; direction <= KMSG_FWD; direction++) {
+		if (!(dirs & DIR_BIT(direction)))
+			continue;
+		request.op = KMSG_POLICY_REMOVE;
+		request.sequence = 0;
+		give_up(kserve, claim, buf_done(&buf), direction, &request);
+	}
+}
+
+static void
+revoke_owned(struct map_node *node, void *arg)
+{
+	struct kserve *kserve = arg;
+	struct owned *owned = map_entry(node, struct owned, by_in);
+
+	if (!is_gone(kserve, owned->conn))
+		return;
+	clear_owned(node, kserve);
+	owned_free(&kserve->ledger, owned);
+}
+
+/* Whoever asks closes what the policy does not have any more, and has had the
+ * time; if not, it has fallen, and must not keep peers in that were put out. */
+static void
+revoke(void *arg)
+{
+	struct kserve *kserve = arg;
+	struct ledger *ledger = &kserve->ledger;
+	size_t claims, pairs;
+
+	make_sure(kserve);
+	claims = ledger->claim_count;
+	pairs = ledger->pair_count;
+	map_each(&ledger->claims, revoke_claim, kserve);
+	map_each(&ledger->by_in, revoke_owned, kserve);
+	claims -= ledger->claim_count;
+	pairs -= ledger->pair_count;
+	if (claims + pairs > 0)
+		log_write(kserve->log, LOG_LEVEL_WARNING,
+		    "removed what connections that have gone still had in the "
+		    "data plane: %zu SA pairs, %zu policies",
+		    pairs, claims);
+	if (kserve->again)
+		timer_set(kserve->timers, &kserve->revoke, PERMIT_GRACE_MS);
+	kserve->again = false;
+}
+
 enum err
 kserve_policy(struct kserve *kserve, const struct policy *policy)
 {
-	return permit_policy(&kserve->permit, policy, kserve->timers->now_ms);
+	enum err err =
+	    permit_policy(&kserve->permit, policy, kserve->timers->now_ms);
+
+	if (err != OK)
+		return err;
+	/* Not put off by one reload after the other. */
+	kserve->again = timer_armed(&kserve->revoke);
+	if (!kserve->again)
+		timer_set(kserve->timers, &kserve->revoke, PERMIT_GRACE_MS);
+	return OK;
 }
 
 /* The link -------------------------------------------------------------- */
@@ -920,6 +1017,7 @@ kserve_new(
 	permit_init(&kserve->permit, seed);
 	ledger_init(&kserve->ledger, seed);
 	timer_init(&kserve->cut, link_cut, kserve);
+	timer_init(&kserve->revoke, revoke, kserve);
 	return kserve;
 }
 
@@ -934,6 +1032,7 @@ kserve_free(struct kserve *kserve)
 		kserve_client(kserve, NULL);
 		kserve_clear(kserve);
 	}
+	timer_stop(kserve->timers, &kserve->revoke);
 	kserve->backend->ops->free(kserve->backend);
 	permit_fini(&kserve->permit);
 	ledger_fini(&kserve->ledger);

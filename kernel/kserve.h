@@ -76,8 +76,9 @@ struct kserve *kserve_new(
 void kserve_free(struct kserve *kserve);
 
 /* Requests are checked against policy from now on (and for PERMIT_GRACE_MS
- * against the one before, too). Its connections must have reqids. ERR_NOMEM
- * leaves the old one in force. */
+ * against the one before, too). What then is still there of connections that
+ * have gone is taken back, at the latest after twice that time. Its connections
+ * must have reqids. ERR_NOMEM leaves the old one in force. */
 enum err kserve_policy(struct kserve *kserve, const struct policy *policy);
 
 /* NULL: nobody; answers and events are dropped. */

@@ -213,6 +213,18 @@ claim_find(const struct ledger *ledger, struct view key, uint64_t hash,
 	return NULL;
 }
 
+bool
+claim_fits(const struct ledger *ledger, struct view key, uint64_t hash)
+{
+	struct map_node *node;
+	unsigned count = 0;
+
+	for (node = map_find(&ledger->claims, hash); node;
+	     node = map_next_same(node))
+		count += claim_is(map_entry(node, struct claim, node), key);
+	return count < CLAIMS_EACH;
+}
+
 /* A trap that is set again does not take what a child has. */
 static bool
 is_before(const struct claim *a, const struct claim *b)

@@ -22,6 +22,10 @@
 #include "common/map.h"
 #include "kernel/kmsg.h"
 
+/* Claims on one pair of selectors, at most: each request looks at them all, and
+ * no more than one of them can be in force. */
+#define CLAIMS_EACH 128
+
 #define DIR_BIT(direction) ((uint8_t)(1u << (direction)))
 
 /* An SA pair of ours, from the moment when its inbound SPI is allocated. */
@@ -95,6 +99,8 @@ uint64_t pair_hash(const struct ledger *ledger, struct view key);
 
 struct claim *claim_find(const struct ledger *ledger, struct view key,
     uint64_t hash, uint32_t reqid, bool trap);
+/* Is there room for another claim on this pair? CLAIMS_EACH can be. */
+bool claim_fits(const struct ledger *ledger, struct view key, uint64_t hash);
 struct claim *
 claim_find_id(const struct ledger *ledger, uint64_t hash, uint32_t id);
 /* The claim that is in force for this pair and direction, or NULL. */

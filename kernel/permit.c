@@ -239,6 +239,23 @@ permit_selectors(
 	    permit, request, request->policy.conn, now_ms, check_policy);
 }
 
+bool
+permit_knows(const struct permit *permit, uint32_t conn, uint64_t now_ms)
+{
+	struct map_node *node;
+	const struct known *known;
+
+	for (node =
+	         map_find(&permit->conns, map_hash_u64(&permit->conns, conn));
+	     node; node = map_next_same(node)) {
+		known = map_entry(node, struct known, node);
+		if (known->conn->reqid == conn &&
+		    (known->until_ms == 0 || known->until_ms > now_ms))
+			return true;
+	}
+	return false;
+}
+
 /* The policy ------------------------------------------------------------ */
 
 struct known_walk {
@@ -270,6 +287,36 @@ known_age(struct map_node *node, void *arg)
 		known->until_ms = walk->now_ms + PERMIT_GRACE_MS;
 }
 
+static struct known *
+known_find(const struct permit *permit, const struct conn *conn)
+{
+	struct map_node *node;
+	struct known *known;
+
+	for (node = map_find(
+	         &permit->conns, map_hash_u64(&permit->conns, conn->reqid));
+	     node; node = map_next_same(node)) {
+		known = map_entry(node, struct known, node);
+		if (known->conn == conn)
+			return known;
+	}
+	return NULL;
+}
+
+/* Those of policy that are known already are in force. */
+static void
+known_keep(struct permit *permit, const struct policy *policy)
+{
+	struct known *known;
+	size_t i;
+
+	for (i = 0; i < policy->count; i++) {
+		known = known_find(permit, policy->conns[i]);
+		if (known)
+			known->until_ms = 0;
+	}
+}
+
 enum err
 permit_policy(
     struct permit *permit, const struct policy *policy, uint64_t now_ms)
@@ -285,6 +332,10 @@ permit_policy(
 		if (policy->conns[i]->reqid < REQID_FIRST ||
 		    policy->conns[i]->reqid > REQID_CONN_LAST)
 			continue; /* it would not be told from strangers */
+		/* A reload that gate asks for again and again must not make
+		 * this grow: what did not change is there once. */
+		if (known_find(permit, policy->conns[i]))
+			continue;
 		fresh[count] = calloc(1, sizeof(**fresh));
 		if (fresh[count] == NULL) {
 			while (count > 0)
@@ -294,7 +345,9 @@ permit_policy(
 		}
 		fresh[count++]->conn = policy->conns[i];
 	}
+	known_keep(permit, policy); /* also what would go now */
 	map_each(&permit->conns, known_age, &walk);
+	known_keep(permit, policy);
 	for (i = 0; i < count; i++) {
 		fresh[i]->conn = conn_ref(fresh[i]->conn);
 		map_insert(&permit->conns, &fresh[i]->node,

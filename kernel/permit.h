@@ -10,6 +10,7 @@
 #ifndef KERNEL_PERMIT_H
 #define KERNEL_PERMIT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -32,6 +33,9 @@ void permit_fini(struct permit *permit);
  * leaves the old one in force. */
 enum err permit_policy(
     struct permit *permit, const struct policy *policy, uint64_t now_ms);
+
+/* Is there, or was there a moment ago, a connection of this number? */
+bool permit_knows(const struct permit *permit, uint32_t conn, uint64_t now_ms);
 
 /* NULL: it is allowed; else in words why not (static). request is any that
  * speaks of an SA, with conn and mode; KMSG_SA_ADD is looked at in full. */

@@ -18,6 +18,7 @@
 #include "common/policy.h"
 #include "kernel/kernel.h"
 #include "kernel/kserve.h"
+#include "kernel/ledger.h"
 #include "kernel/local.h"
 #include "kernel/none.h"
 #include "kernel/permit.h"
@@ -741,6 +742,27 @@ refusals_that_are_superseded(void **state)
 	assert_int_equal(world->fake->policies, 0);
 }
 
+/* Claims on one pair are looked at one by one: there are not too many. */
+static void
+claims_are_few(void **state)
+{
+	struct world *world = *state;
+	struct kmsg request = policy_request(world, KMSG_OUT);
+	unsigned i;
+
+	for (i = 0; i < CLAIMS_EACH; i++) {
+		assert_int_equal(ask(world, &request), OK);
+		request.policy.reqid++;
+	}
+	refused(world, &request, ERR_LIMIT, "too many claims");
+	/* One that is there may still be changed, and another pair claimed. */
+	request.policy.reqid--;
+	assert_int_equal(ask(world, &request), OK);
+	request.policy.src = ts("10.1.4.0/24");
+	assert_int_equal(ask(world, &request), OK);
+	assert_int_equal(world->fake->policies, 2);
+}
+
 /* Two connections with the same selectors. */
 static void
 two_claims(void **state)
@@ -852,6 +874,90 @@ reload(void **state)
 	request.op = KMSG_POLICY_REMOVE;
 	assert_int_equal(ask(world, &request), OK);
 	assert_int_equal(kserve_policy(world->kserve, next), OK);
+	policy_unref(next);
+}
+
+/* What gate does not close of a connection that has gone is taken back, with
+ * everything else left as it is; reload after reload does not put that off. */
+static void
+reload_revokes(void **state)
+{
+	struct world *world = *state;
+	struct kmsg request = policy_request(world, KMSG_OUT);
+	struct conn *office, *mobile, *only[1];
+	struct policy *next;
+	const struct kmsg_policy *there;
+	struct ts src = request.policy.src, dst = request.policy.dst;
+	unsigned i;
+
+	/* mobile claims what office has, too. */
+	world->mobile->local.subnets = world->office->local.subnets;
+	world->mobile->remote.subnets = world->office->remote.subnets;
+	request.policy.conn = world->mobile->reqid;
+	request.policy.reqid = REQID_CHILD_FIRST + 1;
+	assert_int_equal(ask(world, &request), OK);
+	install(world);
+	request = policy_request(world, KMSG_OUT);
+	request.policy.trap = true;
+	request.policy.src = ts("10.1.0.0/16");
+	assert_int_equal(ask(world, &request), OK);
+	assert_int_equal(world->fake->policies, 4);
+
+	next = make_policy(&office, &mobile);
+	only[0] = conn_ref(mobile);
+	policy_unref(next);
+	next = policy_new(only, 1);
+	assert_non_null(next);
+	policy_diff(world->policy, next, NULL, NULL);
+	for (i = 0; i < 10; i++) {
+		assert_int_equal(kserve_policy(world->kserve, next), OK);
+		assert_int_equal(world->fake->sas, 2);
+		timers_run(&world->timers,
+		    world->timers.now_ms + PERMIT_GRACE_MS / 10, 100);
+	}
+	assert_int_equal(world->fake->sas, 0);
+	assert_int_equal(world->fake->spis, 0);
+	assert_int_equal(world->fake->policies, 1);
+	there = fake_policy(world->fake, KMSG_OUT, &src, &dst);
+	assert_non_null(there);
+	assert_int_equal(there->reqid, REQID_CHILD_FIRST + 1);
+	assert_int_equal(kserve_stats(world->kserve).pairs, 0);
+	assert_int_equal(kserve_stats(world->kserve).policies, 1);
+	assert_int_equal(world->fake->strays, 0);
+	assert_int_equal(world->lines, 1);
+	policy_unref(next);
+}
+
+/* gate may ask for a reload as often as it likes: nothing grows. */
+static void
+reload_again(void **state)
+{
+	struct world *world = *state;
+	const uint64_t chance[2] = { 1, 2 };
+	struct permit permit;
+	struct kmsg request = spi_request(world);
+	struct policy *next;
+	struct conn *office, *mobile;
+	unsigned i;
+
+	permit_init(&permit, chance);
+	for (i = 0; i < 1000; i++)
+		assert_int_equal(permit_policy(&permit, world->policy, i), OK);
+	assert_int_equal(permit.conns.count, 2);
+	assert_null(permit_sa(&permit, &request, 1000 + PERMIT_GRACE_MS));
+	/* Gone, and back before and after its time of grace is over. */
+	next = make_policy(&office, &mobile);
+	office->local.host[0].addr = addr("192.0.2.99");
+	policy_diff(world->policy, next, NULL, NULL);
+	assert_int_equal(permit_policy(&permit, next, 1000), OK);
+	assert_int_equal(permit.conns.count, 3);
+	assert_null(permit_sa(&permit, &request, 999 + PERMIT_GRACE_MS));
+	assert_non_null(permit_sa(&permit, &request, 1000 + PERMIT_GRACE_MS));
+	assert_int_equal(
+	    permit_policy(&permit, world->policy, 1000 + PERMIT_GRACE_MS), OK);
+	assert_null(permit_sa(&permit, &request, 1000 + 9 * PERMIT_GRACE_MS));
+	assert_int_equal(permit.conns.count, 3);
+	permit_fini(&permit);
 	policy_unref(next);
 }
 
@@ -1209,9 +1315,12 @@ main(void)
 		TEST(names_are_filled_in),
 		TEST(backend_refusals),
 		TEST(refusals_that_are_superseded),
+		TEST(claims_are_few),
 		TEST(two_claims),
 		TEST(clearing),
 		TEST(reload),
+		TEST(reload_revokes),
+		TEST(reload_again),
 		TEST(events_are_ours),
 		TEST(spis_in_use),
 		TEST(no_answer_wanted),
