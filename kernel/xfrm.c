@@ -25,6 +25,8 @@
 #define BUFFER     (1 << 20) /* of the sockets: room for every answer */
 #define TEXT       120
 #define DUMP_TRIES 4
+#define HEAR_TURN  256   /* reports read in one turn of the loop */
+#define LOST_MS    60000 /* between two lines that some were lost */
 
 /* One netlink message of the datagram that is being filled. */
 struct slot {
@@ -48,12 +50,24 @@ struct task {
 	char text[TEXT];
 };
 
+/* Where the kernel reports what nobody asked for. */
+struct ear {
+	struct xfrm *xfrm;
+	struct nl_sock *sock;
+	struct loop_watch *watch;
+	uint64_t quiet_ms; /* no line about losses before */
+};
+
+/* A peer's packets can make mapping changes, one each: they must not take the
+ * room of expiries, which the kernel does not report again. */
+enum { EAR_EXPIRIES, EAR_OTHERS, EARS };
+
 struct xfrm {
 	struct kserve_backend backend;
 	struct loop *loop;
 	struct log *log;
-	struct nl_sock *ask, *hear;
-	struct loop_watch *watch;
+	struct nl_sock *ask;
+	struct ear ear[EARS];
 	struct slot slot[SLOTS];
 	struct task task[SLOTS];
 	unsigned slots, tasks;
@@ -216,6 +230,7 @@ exchange(struct xfrm *xfrm, unsigned first)
 	struct nlmsghdr *header;
 	unsigned i, count = 0;
 	ssize_t sent;
+	size_t octets;
 	int len;
 
 	for (i = first; i < xfrm->slots; i++) {
@@ -238,11 +253,15 @@ exchange(struct xfrm *xfrm, unsigned first)
 		}
 		return;
 	}
-	while ((len = socket_read(xfrm->ask, xfrm->receive)) != 0)
+	while ((len = socket_read(xfrm->ask, xfrm->receive)) != 0) {
+		octets = len > 0 ? (size_t)len : 0;
 		for (header = (struct nlmsghdr *)(void *)xfrm->receive;
 		     len > 0 && nlmsg_ok(header, len);
 		     header = nlmsg_next(header, &len))
 			take_answer(xfrm, header);
+		/* An SA that was asked about comes with its keys. */
+		mem_wipe(xfrm->receive, octets);
+	}
 }
 
 /* Sends one message by itself and, for a state that was asked for, leaves the
@@ -593,20 +612,40 @@ xfrm_execute(struct kserve_backend *backend, const struct kmsg *request)
 
 /* Reports --------------------------------------------------------------- */
 
+static void
+note_loss(struct ear *ear)
+{
+	struct xfrm *xfrm = ear->xfrm;
+	uint64_t now_ms = loop_timers(xfrm->loop)->now_ms;
+
+	if (now_ms < ear->quiet_ms)
+		return;
+	ear->quiet_ms = now_ms + LOST_MS;
+	log_write(xfrm->log, LOG_LEVEL_WARNING,
+	    "the kernel reports too much, some of it was lost: %s",
+	    ear == &xfrm->ear[EAR_EXPIRIES]
+	        ? "SAs that expire"
+	        : "packets from new addresses, or without an SA");
+}
+
 /* What is lost here heals by itself: acquires and mapping changes are reported
- * again, and expiries are timed by those who wait for them, too. */
+ * again, and expiries by time are known to those who wait for them, too. */
 static void
 hear(void *arg)
 {
-	struct xfrm *xfrm = arg;
+	struct ear *ear = arg;
+	struct xfrm *xfrm = ear->xfrm;
 	struct kmsg_event event;
 	struct nlmsghdr *header;
+	unsigned i;
 	int len;
 
-	while ((len = socket_read(xfrm->hear, xfrm->receive)) != 0) {
+	for (i = 0; i < HEAR_TURN; i++) {
+		len = socket_read(ear->sock, xfrm->receive);
+		if (len == 0)
+			return;
 		if (len < 0)
-			log_write(xfrm->log, LOG_LEVEL_WARNING,
-			    "reports of the kernel were lost: too many");
+			note_loss(ear);
 		for (header = (struct nlmsghdr *)(void *)xfrm->receive;
 		     len > 0 && nlmsg_ok(header, len);
 		     header = nlmsg_next(header, &len))
@@ -779,34 +818,38 @@ xfrm_free(struct kserve_backend *backend)
 			xmsg_free(xfrm->slot[i].msg);
 	}
 	loop_unflush(xfrm->loop, flush, xfrm);
-	loop_unwatch(xfrm->watch);
+	for (i = 0; i < EARS; i++) {
+		loop_unwatch(xfrm->ear[i].watch);
+		nl_socket_free(xfrm->ear[i].sock);
+	}
 	nl_socket_free(xfrm->ask);
-	nl_socket_free(xfrm->hear);
 	free(xfrm->receive);
 	free(xfrm);
 }
 
 static bool
-listen_to(struct xfrm *xfrm, char *why, size_t size)
+listen_to(struct xfrm *xfrm, unsigned which, int group, int more, char *why,
+    size_t size)
 {
+	struct ear *ear = &xfrm->ear[which];
 	int error;
 
-	xfrm->hear = socket_open(why, size);
-	if (xfrm->hear == NULL)
+	ear->xfrm = xfrm;
+	ear->sock = socket_open(why, size);
+	if (ear->sock == NULL)
 		return false;
-	nl_socket_disable_seq_check(xfrm->hear);
-	error = nl_socket_add_memberships(xfrm->hear, XFRMNLGRP_ACQUIRE,
-	    XFRMNLGRP_EXPIRE, XFRMNLGRP_MAPPING, 0);
+	nl_socket_disable_seq_check(ear->sock);
+	error = nl_socket_add_memberships(ear->sock, group, more, 0);
 	if (error >= 0)
-		error = nl_socket_set_nonblocking(xfrm->hear);
+		error = nl_socket_set_nonblocking(ear->sock);
 	if (error < 0) {
 		snprintf(why, size, "cannot hear the kernel: %s",
 		    nl_geterror(error));
 		return false;
 	}
-	xfrm->watch = loop_watch(
-	    xfrm->loop, nl_socket_get_fd(xfrm->hear), hear, NULL, xfrm);
-	return xfrm->watch && loop_flush(xfrm->loop, flush, xfrm);
+	ear->watch = loop_watch(
+	    xfrm->loop, nl_socket_get_fd(ear->sock), hear, NULL, ear);
+	return ear->watch != NULL;
 }
 
 struct kserve_backend *
@@ -827,7 +870,10 @@ xfrm_new(struct loop *loop, struct log *log, char *why, size_t size)
 	if (xfrm->receive && clear_orphans(log, why, size))
 		xfrm->ask = socket_open(why, size);
 	if (xfrm->ask && nl_socket_set_nonblocking(xfrm->ask) >= 0 &&
-	    listen_to(xfrm, why, size))
+	    listen_to(xfrm, EAR_EXPIRIES, XFRMNLGRP_EXPIRE, 0, why, size) &&
+	    listen_to(xfrm, EAR_OTHERS, XFRMNLGRP_ACQUIRE, XFRMNLGRP_MAPPING,
+	        why, size) &&
+	    loop_flush(xfrm->loop, flush, xfrm))
 		return &xfrm->backend;
 	xfrm_free(&xfrm->backend);
 	return NULL;

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -44,6 +45,7 @@ struct world {
 	struct timer stop;
 	struct log log;
 	char line[256];
+	unsigned lines;
 	int home;
 	struct side side[2];
 	uint64_t sequence;
@@ -96,6 +98,7 @@ keep_line(struct log *log, enum log_level level, const char *line)
 
 	(void)level;
 	snprintf(world->line, sizeof(world->line), "%s", line);
+	world->lines++;
 }
 
 static void
@@ -663,6 +666,62 @@ acquire(void **state)
 	take_down(world, &plan);
 }
 
+/* Each packet of a peer that shifts its port is a report, more than we hear of.
+ * That is said once, and does not drown what the kernel tells only once. */
+static void
+expiry_in_a_flood(void **state)
+{
+	struct world *world = *state;
+	struct plan plan = tunnel_plan(), was, brief = tunnel_plan();
+	struct side *left = &world->side[LEFT];
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	struct kmsg request;
+	unsigned i, lines = world->lines;
+	int fd[4];
+
+	plan.encap = true;
+	fd[0] = udp_open(world, LEFT, 4500);
+	fd[1] = udp_open(world, RIGHT, 4500);
+	fd[2] = udp_open(world, RIGHT, 4501);
+	bring_up(world, &plan);
+	was = plan;
+	plan.outer[RIGHT].port = 4501;
+	move_side(world, &was, &plan, RIGHT);
+	enter(world, RIGHT);
+	fd[3] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	enter(world, -1);
+	assert_true(fd[3] >= 0);
+	assert_int_equal(inet_pton(AF_INET, "10.2.0.1", &at.sin_addr), 1);
+	assert_int_equal(bind(fd[3], (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(inet_pton(AF_INET, "10.1.0.1", &at.sin_addr), 1);
+	at.sin_port = htons(9);
+
+	draw_spis(world, &brief);
+	brief.hard_ms = 1000;
+	set_sa(&request, &brief, LEFT, KMSG_IN);
+	must(world, LEFT, &request);
+	left->mappings = left->expires = 0;
+	for (i = 0; i < 8000; i++)
+		(void)!sendto(
+		    fd[3], "", 1, 0, (struct sockaddr *)&at, sizeof(at));
+	sleep(3); /* nobody listens meanwhile */
+	assert_true(wait_for(world, &left->expires, 1));
+	run_ms(world, 500);
+	assert_true(left->mappings > 100);
+	assert_true(left->mappings < 8000);
+	assert_int_equal(world->lines, lines + 1);
+	assert_non_null(strstr(world->line, "too much"));
+	request.op = KMSG_SA_REMOVE;
+	must(world, LEFT, &request);
+	set_sa(&request, &brief, RIGHT, KMSG_IN);
+	request.op = KMSG_SPI_DROP;
+	must(world, RIGHT, &request);
+	move_side(world, &was, &plan, LEFT);
+	take_down(world, &plan);
+	for (i = 0; i < 4; i++)
+		close(fd[i]);
+}
+
 /* A back end that dies leaves everything; the next one removes that, and
  * nothing else. */
 static void
@@ -913,6 +972,7 @@ main(void)
 		cmocka_unit_test(moved_address),
 		cmocka_unit_test(expiry),
 		cmocka_unit_test(acquire),
+		cmocka_unit_test(expiry_in_a_flood),
 		cmocka_unit_test(orphans),
 		cmocka_unit_test(late_installation),
 		cmocka_unit_test(refused_twice),
