@@ -1340,6 +1340,47 @@ collisions(void **state)
 	assert_true(resolved > 20);
 }
 
+/* The first response to CREATE_CHILD_SA that left sends is lost. */
+static bool
+lose_response(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	bool *lost = arg;
+
+	(void)packet;
+	if (*lost || from != play->gateway[0] || octets[18] != 36 ||
+	    (octets[19] & 0x20) == 0)
+		return true;
+	*lost = true;
+	return false;
+}
+
+/* RFC 7296 2.8: who loses the collision has answered the winner, but cannot
+ * know that the answer has arrived: it sends on the old child until then.
+ * Interop: strongSwan drops a response that arrives while it works on a
+ * request with the same message ID. */
+static void
+collision_with_late_response(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct world world = world_up(2700 + seed);
+		bool lost = false;
+
+		world.play->tap = lose_response;
+		world.play->tap_arg = &lost;
+		act(world.left, ACT_CHILD_REKEY);
+		act(world.right, ACT_CHILD_REKEY);
+		for (unsigned i = 0; i < 100; i++) {
+			play_run(world.play, 100);
+			assert_true(flows(&world));
+		}
+		assert_true(lost);
+		assert_true(settles(&world, 1, 1));
+		play_free(world.play);
+	}
+}
+
 static void
 same_rekey_from_both_sides(void **state)
 {
@@ -1818,6 +1859,7 @@ main(void)
 		cmocka_unit_test(ike_rekey),
 		cmocka_unit_test(ike_rekey_to_other_algorithms),
 		cmocka_unit_test(collisions),
+		cmocka_unit_test(collision_with_late_response),
 		cmocka_unit_test(same_rekey_from_both_sides),
 		cmocka_unit_test(closed_in_mid_rekey),
 		cmocka_unit_test(closed_in_mid_handshake),
