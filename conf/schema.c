@@ -44,7 +44,8 @@ const struct option options[] = {
 	    .fallback = "yes",
 	    .set = setter_uniqueids,
 	    .help = "Whether a peer has one IKE SA at a time: a new one with "
-	            "the same identities replaces the old one.\n"
+	            "the same identities replaces the old one, in IKEv2 if the "
+	            "peer says so (INITIAL_CONTACT).\n"
 	            ".Cm replace\nand\n.Cm keep\nmean\n.Cm yes ;\n"
 	            ".Cm never\nmeans\n.Cm no ." },
 
