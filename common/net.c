@@ -336,6 +336,17 @@ real_keepalive(struct net *net, const struct endpoint *local,
 	net_queue(real_of(net), local, remote, true, false, view_of("\xff", 1));
 }
 
+/* A UDP socket that was connected is so no more. */
+static void
+dissolve(int fd)
+{
+	struct sockaddr none;
+
+	memset(&none, 0, sizeof(none));
+	none.sa_family = AF_UNSPEC;
+	(void)connect(fd, &none, sizeof(none));
+}
+
 /* Connecting a UDP socket sends nothing, but makes the system choose a source
  * address. Afterwards the socket is dissolved for the next question. */
 static bool
@@ -347,7 +358,6 @@ real_source(struct net *net, const struct addr *remote, struct addr *local)
 	struct endpoint to = { *remote, real->sockets.ike_port };
 	struct endpoint from;
 	struct sockaddr_storage address;
-	struct sockaddr none;
 	socklen_t len = sizeof(address);
 	unsigned to_len;
 	bool known;
@@ -361,9 +371,7 @@ real_source(struct net *net, const struct addr *remote, struct addr *local)
 	    getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
 	    endpoint_from_sockaddr(&from, (struct sockaddr *)&address, len) &&
 	    from.addr.family == remote->family && !addr_is_any(&from.addr);
-	memset(&none, 0, sizeof(none));
-	none.sa_family = AF_UNSPEC;
-	(void)connect(fd, &none, sizeof(none));
+	dissolve(fd);
 	if (known)
 		*local = from.addr;
 	return known;
@@ -462,6 +470,22 @@ net_sockets_close(struct net_sockets *sockets)
 		if (*all[i] >= 0)
 			close(*all[i]);
 		*all[i] = -1;
+	}
+}
+
+void
+net_sockets_hear_all(const struct net_sockets *sockets)
+{
+	const int fds[] = { sockets->ike4, sockets->ike6, sockets->natt4,
+		sockets->natt6 };
+	struct sockaddr_storage peer;
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		socklen_t len = sizeof(peer);
+
+		if (fds[i] >= 0 &&
+		    getpeername(fds[i], (struct sockaddr *)&peer, &len) == 0)
+			dissolve(fds[i]);
 	}
 }
 

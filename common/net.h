@@ -89,6 +89,10 @@ struct net_listen {
 enum err net_sockets_open(struct net_sockets *sockets,
     const struct net_listen *listen, const char **what);
 void net_sockets_close(struct net_sockets *sockets);
+/* They hear everybody again, if a process that had them connected one to some
+ * peer. Of ports that were asked for (not 0); one that is shared does not find
+ * its place in the group back. */
+void net_sockets_hear_all(const struct net_sockets *sockets);
 
 /* The real one, over sockets, which net owns from then on (also on failure).
  * receive is called once per datagram, from the loop; stray, if not NULL, gets

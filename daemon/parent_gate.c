@@ -189,6 +189,8 @@ send_sockets(struct parent *parent)
 	int fds[PROC_SOCKETS];
 	size_t count = 0;
 
+	/* A gate that was captured may have left them deaf. */
+	net_sockets_hear_all(sockets);
 	for (unsigned i = 0; i < PROC_SOCKETS; i++)
 		if (slot[i] >= 0) {
 			start.sockets |= 1u << i;

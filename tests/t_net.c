@@ -407,6 +407,39 @@ ports_in_use_are_named(void **state)
 	net_sockets_close(&second);
 }
 
+/* Connected by somebody else to one peer, they hear all after it. */
+static void
+connected_sockets_are_freed(void **state)
+{
+	struct net_listen listen = { .no6 = true };
+	struct endpoint to = { .port = 9 };
+	struct sockaddr_storage name;
+	struct net_sockets sockets;
+	const char *what = NULL;
+	unsigned len;
+	char octet;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	assert_true(addr_parse(&to.addr, "127.0.0.1"));
+	assert_int_equal(net_sockets_open(&sockets, &listen, &what), OK);
+	/* A port that was asked for is kept, any other is not. */
+	net_sockets_close(&sockets);
+	listen.natt_port = sockets.natt_port;
+	assert_int_equal(net_sockets_open(&sockets, &listen, &what), OK);
+	len = endpoint_to_sockaddr(&to, &name);
+	assert_int_equal(
+	    connect(sockets.natt4, (struct sockaddr *)&name, len), 0);
+	net_sockets_hear_all(&sockets);
+	to.port = sockets.natt_port;
+	len = endpoint_to_sockaddr(&to, &name);
+	assert_int_equal(
+	    sendto(fd, "x", 1, 0, (struct sockaddr *)&name, len), 1);
+	assert_int_equal(recv(sockets.natt4, &octet, 1, MSG_DONTWAIT), 1);
+	net_sockets_close(&sockets);
+	close(fd);
+}
+
 int
 main(void)
 {
@@ -418,6 +451,7 @@ main(void)
 		cmocka_unit_test(local_address_is_the_one_asked),
 		cmocka_unit_test(source_is_what_the_system_says),
 		cmocka_unit_test(ports_in_use_are_named),
+		cmocka_unit_test(connected_sockets_are_freed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
