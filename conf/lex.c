@@ -287,7 +287,9 @@ item_read(
 	} else if (strcmp(item->key, "include") == 0) {
 		item->kind = LEX_INCLUDE;
 	} else if (item->indented && !lex_opens_section(item->key)) {
-		item_bad(item, &begin, "expected \"=\" behind the keyword");
+		item_bad(item, &begin, "");
+		snprintf(item->problem, sizeof item->problem,
+		    "found \"%.60s\" alone; expected key=value", item->key);
 		return;
 	}
 	value_read(&value, dialect);
@@ -296,7 +298,9 @@ item_read(
 	if (value.problem != NULL)
 		item_bad(item, cursor, value.problem);
 	else if (item->kind == LEX_SECTION && strchr(item->value, ' ') != NULL)
-		item_bad(item, &begin, "expected one name for the section");
+		item_bad(item, &begin,
+		    "found more than one word; expected one name for the "
+		    "section");
 }
 
 void

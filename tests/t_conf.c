@@ -508,7 +508,7 @@ test_structure(void **state)
 	    "conn\n"
 	    "config other\n"
 	    "conn twice\n" PSK "\tlifetime=1h\n\tlifetime=2h\n"
-	    "conn --json\n" PSK);
+	    "conn --json\n" PSK "\trightid alice\n");
 	assert_diag(&f, DIAG_ERROR, "1:2", "outside of a section");
 	assert_diag(&f, DIAG_ERROR, "2:1", "found \"con a\"");
 	assert_diag(&f, DIAG_ERROR, "4:1", "%foo");
@@ -516,7 +516,8 @@ test_structure(void **state)
 	assert_diag(&f, DIAG_ERROR, "7:1", "config other");
 	assert_diag(&f, DIAG_WARNING, "12:11", "second time");
 	assert_diag(&f, DIAG_ERROR, "13:1", "--json");
-	assert_int_equal(f.diags.errors, 6);
+	assert_diag(&f, DIAG_ERROR, "16:2", "found \"rightid\" alone");
+	assert_int_equal(f.diags.errors, 7);
 	assert_string_equal(names(f.policy), "twice");
 	assert_int_equal(policy_conn(f.policy, "twice")->lifetime_ms, 7200000);
 	done(&f);
