@@ -107,11 +107,13 @@ child_rekey(struct gateway *gw)
 /* A message of left's own making ------------------------------------------ */
 
 /* One request under left's keys of AES-CBC and HMAC: an empty SK payload, and
- * before it, outside, a payload of this type. */
+ * before it, outside, a payload of this type; from this port. */
 static void
-left_sends(struct world *world, uint8_t exchange, uint8_t outside)
+left_sends(
+    struct world *world, uint16_t port, uint8_t exchange, uint8_t outside)
 {
-	struct v2_sa *v2 = v2_of(gateway_ike(world->left));
+	struct v2_sa *v2 = v2_of(world->left->env.sadb->first);
+	struct endpoint from = { v2->sa.local.addr, port };
 	const struct suite *suite = &v2->sa.suite;
 	struct wire_header header = {
 		.spi_i = v2->sa.spi_i,
@@ -152,8 +154,8 @@ left_sends(struct world *world, uint8_t exchange, uint8_t outside)
 	                     v2_key(suite, &v2->keys, i ? V2_SK_AI : V2_SK_AR),
 	                     &whole, 1, icv),
 	    OK);
-	play_inject(world->play, &v2->sa.local, &v2->sa.remote, v2->sa.natt,
-	    buf_done(&buf));
+	play_inject(
+	    world->play, &from, &v2->sa.remote, v2->sa.natt, buf_done(&buf));
 }
 
 /* RFC 7296 2.21.3: an answer of INVALID_SYNTAX is the end for whoever hears it,
@@ -164,7 +166,7 @@ exchange_that_nobody_knows(void **state)
 	struct world world = world_up(1);
 
 	(void)state;
-	left_sends(&world, 43, 0);
+	left_sends(&world, IKE_PORT, 43, 0);
 	play_run(world.play, 5 * SECOND);
 	assert_int_equal(gateway_ike_count(world.right), 0);
 	assert_int_equal(world.right->kernel.sa_count, 0);
@@ -199,14 +201,123 @@ critical_payload_outside(void **state)
 	(void)state;
 	world.right->env.impair = listen;
 	world.right->env.impair_arg = &ear;
-	left_sends(&world, EXCH_INFORMATIONAL, 200);
+	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 200);
 	play_run(world.play, 5 * SECOND);
 	assert_int_equal(ear.heard, 1);
 	/* And nothing else came of it. */
-	left_sends(&world, EXCH_INFORMATIONAL, 0);
+	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
 	play_run(world.play, 5 * SECOND);
 	assert_int_equal(ear.heard, 1);
 	assert_true(settles(&world, 1, 1));
+	play_free(world.play);
+}
+
+struct listener {
+	struct gateway *from;
+	uint16_t port; /* where the last packet went to */
+	uint8_t lost;  /* exchange whose requests vanish */
+};
+
+static bool
+see_port(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct listener *listener = arg;
+
+	(void)play;
+	if (from == listener->from)
+		listener->port = packet->remote.port;
+	return octets[18] != listener->lost ||
+	       (octets[19] & FLAG_RESPONSE) != 0;
+}
+
+/* RFC 7296 2.11: the answer goes to where the request came from, whether the
+ * peer is believed to have moved or not. */
+static void
+answer_to_another_port(void **state)
+{
+	struct world world = world_up(10);
+	struct listener listener = { .from = world.right };
+
+	(void)state;
+	world.play->tap = see_port;
+	world.play->tap_arg = &listener;
+	left_sends(&world, 5000, EXCH_INFORMATIONAL, 0);
+	play_run(world.play, SECOND);
+	assert_int_equal(listener.port, 5000);
+	assert_int_equal(gateway_ike(world.right)->remote.port, IKE_PORT);
+	play_free(world.play);
+}
+
+static bool
+left_has_keys(void *arg)
+{
+	const struct ike_sa *sa = ((struct world *)arg)->left->env.sadb->first;
+
+	return sa != NULL &&
+	       v2_of((struct ike_sa *)(uintptr_t)sa)->next_out > 1;
+}
+
+/* Before the peer is known, nothing but IKE_AUTH is looked at. */
+static void
+half_open_hears_nothing_else(void **state)
+{
+	struct world world = world_of(11);
+	struct listener listener = { .from = world.right,
+		.lost = EXCH_IKE_AUTH };
+	struct v2_sa *v2;
+
+	(void)state;
+	world.play->tap = see_port;
+	world.play->tap_arg = &listener;
+	assert_int_equal(gateway_up(world.left, "net", 0), OK);
+	assert_true(play_until(world.play, left_has_keys, &world, 5 * SECOND));
+	play_run(world.play, 100);
+	listener.port = 0;
+	v2_of(world.left->env.sadb->first)->next_out = 1;
+	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
+	play_run(world.play, 100);
+	v2 = v2_of(world.right->env.sadb->first);
+	assert_int_equal(v2->sa.state, IKE_HALF_OPEN);
+	assert_int_equal(v2->next_in, 1);
+	assert_int_equal(listener.port, 0);
+	listener.lost = 0;
+	play_run(world.play, 10 * SECOND);
+	assert_true(settles(&world, 1, 1));
+	play_free(world.play);
+}
+
+/* RFC 7296 1.5: a response to nothing is answered by nothing. */
+static void
+response_of_strangers(void **state)
+{
+	struct world world = world_up(12);
+	struct endpoint from = { world.left->addr, IKE_PORT };
+	struct endpoint to = { world.right->addr, IKE_PORT };
+	struct wire_header header = { .spi_i = 1,
+		.spi_r = 2,
+		.major = 2,
+		.exchange = EXCH_INFORMATIONAL };
+	uint8_t octets[64];
+	uint64_t packets;
+	struct wire_out out;
+	struct buf buf;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		packets = world.play->packets;
+		header.flags = i == 0 ? FLAG_RESPONSE : FLAG_INITIATOR;
+		buf_init(&buf, octets, sizeof(octets));
+		wire_start(&out, &buf, &header);
+		wire_notify_v2(
+		    &out, 0, view_of(NULL, 0), 50000, view_of(NULL, 0));
+		wire_finish(&out);
+		play_inject(world.play, &from, &to, false, buf_done(&buf));
+		play_run(world.play, 100);
+		/* ... and a request is, once. */
+		assert_int_equal(world.play->packets - packets, i);
+	}
 	play_free(world.play);
 }
 
@@ -284,6 +395,64 @@ syntax_error_in_auth(void **state)
 	assert_non_null(strstr(world.left->failed, "INVALID_SYNTAX"));
 	try(&world, 5 * SECOND);
 	assert_true(settles(&world, 1, 1));
+	play_free(world.play);
+}
+
+static void
+say_no_idr(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	(void)env;
+	if (chain_find(*first, plaintext, P2_IDI) != NULL)
+		chain_rename(first, plaintext, P2_IDR, 250);
+}
+
+static void
+other_method(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	uint8_t *auth = chain_find(*first, plaintext, P2_AUTH);
+
+	(void)env;
+	if (auth != NULL)
+		auth[4] = 1; /* RSA, says it */
+}
+
+/* RFC 7296 3.8: a MAC by another name is none. */
+static void
+mac_by_another_method(void **state)
+{
+	struct world world;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		world = world_of(13 + i);
+		(i == 0 ? world.left : world.right)->env.impair = other_method;
+		try(&world, 5 * SECOND);
+		assert_int_equal(gateway_ike_count(world.left), 0);
+		assert_int_equal(gateway_ike_count(world.right), 0);
+		play_run(world.play, MINUTE);
+		assert_true(settles(&world, 0, 0));
+		play_free(world.play);
+	}
+}
+
+/* RFC 7296 2.21.2: the responder believes that it is up, and is told at once
+ * that it is not who was meant. */
+static void
+responder_that_was_not_meant(void **state)
+{
+	struct world world = world_of(15);
+
+	(void)state;
+	conn_set_ids(world.left->building[0], NULL, "meant.example");
+	conn_set_ids(world.right->building[0], "other.example", NULL);
+	/* A connection whose IDr is no condition there: it is not sent. */
+	world.left->env.impair = say_no_idr;
+	reload(&world);
+	try(&world, 2 * SECOND);
+	assert_int_equal(world.right->events[EVENT_IKE_UP], 1);
+	assert_int_equal(gateway_ike_count(world.right), 0);
+	assert_true(settles(&world, 0, 0));
 	play_free(world.play);
 }
 
@@ -838,6 +1007,47 @@ too_many_children(void **state)
 	play_free(world.play);
 }
 
+struct lead {
+	uint8_t count, first[8]; /* of TSi */
+};
+
+static void
+see_lead(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	const uint8_t *tsi = chain_find(*first, plaintext, P2_TSI);
+	struct lead *lead = env->impair_arg;
+
+	if (tsi == NULL)
+		return;
+	lead->count = tsi[4];
+	memcpy(lead->first, tsi + 16, sizeof(lead->first));
+}
+
+/* RFC 7296 2.9: the packet that asks for the child comes first. */
+static void
+packet_leads(void **state)
+{
+	static const uint8_t addr[] = { 10, 1, 7, 7, 10, 1, 7, 7 };
+	struct world world = world_up(68);
+	struct lead lead = { 0 };
+	struct ts packet[2];
+
+	(void)state;
+	packet[0] = ts_from_addr(&(struct addr){ ADDR_V4, { 10, 1, 7, 7 } });
+	packet[1] = ts_from_addr(&(struct addr){ ADDR_V4, { 10, 2, 7, 7 } });
+	world.left->env.impair = see_lead;
+	world.left->env.impair_arg = &lead;
+	assert_int_equal(
+	    v2_engine.child(gateway_ike(world.left),
+	        policy_conn(world.left->env.policy, "net"), packet),
+	    OK);
+	play_run(world.play, 5 * SECOND);
+	assert_true(settles(&world, 1, 2));
+	assert_int_equal(lead.count, 2);
+	assert_memory_equal(lead.first, addr, sizeof(addr));
+	play_free(world.play);
+}
+
 /* 254 selectors of other networks stand before the one that we have. */
 static void
 many_selectors(struct env *env, uint8_t *first, struct buf *plaintext)
@@ -1024,6 +1234,32 @@ child_whose_answer_is_late(void **state)
 		assert_true(flows(&world));
 		play_free(world.play);
 	}
+}
+
+/* RFC 7296 2.25.1: a rekey of what is being deleted is put off, and by then it
+ * has gone. */
+static void
+rekey_of_what_is_deleted(void **state)
+{
+	struct ear ear = { .notify = N_TEMPORARY_FAILURE };
+	struct world world;
+	uint64_t seed;
+
+	(void)state;
+	for (seed = 300; seed < 320; seed++) {
+		world = world_up(seed);
+		world.right->env.impair = listen;
+		world.right->env.impair_arg = &ear;
+		v2_engine.child_close(gateway_child(world.right));
+		child_rekey(world.left);
+		play_run(world.play, 20 * SECOND);
+		assert_true(settles(&world, 1, 0));
+		assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 0);
+		assert_int_equal(world.right->events[EVENT_CHILD_REKEYED], 0);
+		play_free(world.play);
+	}
+	/* Unless the answer to the Delete was faster. */
+	assert_true(ear.heard > 5);
 }
 
 static void
@@ -1268,6 +1504,13 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(exchange_that_nobody_knows),
 		cmocka_unit_test(critical_payload_outside),
+		cmocka_unit_test(answer_to_another_port),
+		cmocka_unit_test(half_open_hears_nothing_else),
+		cmocka_unit_test(response_of_strangers),
+		cmocka_unit_test(mac_by_another_method),
+		cmocka_unit_test(responder_that_was_not_meant),
+		cmocka_unit_test(packet_leads),
+		cmocka_unit_test(rekey_of_what_is_deleted),
 		cmocka_unit_test(syntax_error_in_auth),
 		cmocka_unit_test(notify_that_nobody_knows),
 		cmocka_unit_test(refused_by_a_stranger),
