@@ -46,12 +46,13 @@ adopt(struct v1_sa *from, struct v1_sa *to)
 	v1_move_children(to);
 }
 
+/* Children that are up here, or at the peer at least. */
 static bool
-has_movable(const struct v1_sa *v1)
+has_children(const struct v1_sa *v1)
 {
 	for (const struct child_sa *child = v1->ike.children; child != NULL;
 	     child = child->next)
-		if (movable(child))
+		if (movable(child) || child->state == CHILD_INBOUND)
 			return true;
 	return false;
 }
@@ -70,9 +71,9 @@ v1_life_reap(struct v1_sa *v1)
 	sa_kill(sa, OK, true, "its children have ended");
 }
 
-/* What was being negotiated below an SA ends with it. */
+/* Quick Modes that are not through, and their children. */
 static void
-end_exchanges(struct v1_sa *v1)
+end_quick_modes(struct v1_sa *v1)
 {
 	struct child_sa *next;
 
@@ -83,6 +84,13 @@ end_exchanges(struct v1_sa *v1)
 			v1_child_kill(
 			    child, ERR_CANCELLED, true, "the ISAKMP SA ended");
 	}
+}
+
+/* What was being negotiated below an SA ends with it. */
+static void
+end_exchanges(struct v1_sa *v1)
+{
+	end_quick_modes(v1);
 	while (v1->ike.exchanges != NULL)
 		exchange_end(v1->ike.exchanges);
 }
@@ -94,15 +102,39 @@ end_keys(struct v1_sa *v1)
 	v1_key_free(&v1->keys);
 }
 
+/* ... but for the third messages that the peer's Delete has overtaken. */
+static void
+end_but_halves(struct v1_sa *v1)
+{
+	struct exchange *next;
+	struct child_sa *child;
+
+	for (struct exchange *x = v1->ike.exchanges; x != NULL; x = next) {
+		next = x->next;
+		if (x->type == EXCH_QUICK && x->state == V1_QUICK_SENT2)
+			continue;
+		child = v1_quick_child(v1_exchange(x));
+		if (x->type == EXCH_QUICK && child != NULL && !movable(child))
+			v1_child_kill(
+			    child, ERR_CANCELLED, true, "the ISAKMP SA ended");
+		else
+			exchange_end(x);
+	}
+}
+
 static void
 make_husk(struct v1_sa *v1, bool by_peer)
 {
 	struct ike_sa *sa = &v1->ike;
 	struct timers *timers = sa->env->timers;
 
-	end_exchanges(v1);
+	if (by_peer)
+		end_but_halves(v1);
+	else
+		end_exchanges(v1);
 	v1->husk = true;
 	v1->rival = 0;
+	v1->deleting = false; /* that is over: it may be renewed */
 	sa_set_state(sa, IKE_REKEYED);
 	/* A peer that closes all deletes the children as well: that message
 	 * may come later, or again. */
@@ -141,14 +173,13 @@ retire(struct v1_sa *v1, bool by_peer, const char *text)
 
 	sa_log(sa, LOG_LEVEL_INFO, "the ISAKMP SA has ended: %s", text);
 	sa_hold(sa);
-	if (heir != NULL)
-		tell_halves(v1, heir);
-	end_exchanges(v1);
 	if (heir != NULL) {
+		tell_halves(v1, heir);
+		end_exchanges(v1);
 		adopt(v1, heir);
 		sa_set_state(sa, IKE_REKEYED); /* no IKE_DOWN is told */
 		sa_kill(sa, OK, by_peer, text);
-	} else if (has_movable(v1)) {
+	} else if (has_children(v1)) {
 		make_husk(v1, by_peer);
 	} else {
 		sa_kill(sa, OK, by_peer, text);
@@ -174,6 +205,10 @@ begin_delete(struct v1_sa *v1)
 	struct ike_sa *sa = &v1->ike;
 
 	sa_log(sa, LOG_LEVEL_INFO, "deleting the ISAKMP SA");
+	/* What is under way ends here as it will end at the peer: an answer
+	 * that crosses our Delete must not make a child of one end. */
+	tell_halves(v1, v1);
+	end_quick_modes(v1);
 	v1->deleting = true;
 	timer_stop(sa->env->timers, &sa->rekey_timer);
 	timer_stop(sa->env->timers, &sa->dpd_timer);
@@ -216,7 +251,11 @@ expired(void *arg)
 	struct ike_sa *sa = &v1->ike;
 
 	if (v1->husk) {
+		sa_hold(sa);
+		end_exchanges(v1);
 		end_keys(v1);
+		v1_life_reap(v1);
+		sa_release(sa);
 	} else if (v1->refused != 0) {
 		char text[80];
 

@@ -556,7 +556,8 @@ receive_quick(struct v1_sa *v1, const struct packet *packet,
 	if (x != NULL && (repeated(x, digest) || busy(x)))
 		return;
 	if (!(header->flags & FLAG_V1_ENCRYPTION) || v1->keys.octets.len == 0 ||
-	    sa->established_ms == 0 || header->id == 0) {
+	    sa->established_ms == 0 || header->id == 0 ||
+	    (x == NULL && (v1->deleting || v1->husk))) {
 		strange(sa->env, packet, COUNTER_PACKETS_STRANGE,
 		    "Quick Mode message in the clear or out of time");
 		return;
@@ -650,9 +651,11 @@ receive_sa(struct v1_sa *v1, const struct packet *packet,
 
 	if (prf_sha1(&whole, 1, digest) != OK)
 		return;
-	if (v1->husk && (header->exchange != EXCH_INFORMATIONAL_V1 ||
+	if (v1->husk && ((header->exchange != EXCH_INFORMATIONAL_V1 &&
+	                     header->exchange != EXCH_QUICK) ||
 	                    !(header->flags & FLAG_V1_ENCRYPTION))) {
-		/* The peer's half is gone; only its last Deletes matter. */
+		/* The peer's half is gone; only its last Deletes matter, and
+		 * third messages that they have overtaken. */
 		strange(env, packet, COUNTER_PACKETS_STRANGE,
 		    "message for an SA that was deleted");
 		return;

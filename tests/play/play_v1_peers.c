@@ -83,6 +83,7 @@ struct editor {
 	struct pair *pair;
 	unsigned count[2]; /* sent so far, by left and right */
 	size_t octets;     /* of padding, number of vendor IDs */
+	uint8_t held[512]; /* a message that comes later */
 };
 
 static bool
@@ -1014,6 +1015,125 @@ test_half_a_child(void **state)
 	play_free(pair.play);
 }
 
+static void
+end_isakmp(struct gateway *gw)
+{
+	struct ike_sa *sa = gateway_ike(gw);
+
+	sa->expire_timer.fire(sa->expire_timer.arg);
+}
+
+/* The initiator's own ISAKMP SA ends before it could be renewed: it is made
+ * anew, and adopts what is there. */
+static void
+test_expired_and_renewed(void **state)
+{
+	struct pair pair;
+	uint64_t child;
+
+	(void)state;
+	begin(&pair, 130);
+	up(&pair);
+	child = gateway_child(pair.left)->serial;
+	end_isakmp(pair.left);
+	play_run(pair.play, 20000);
+	assert_true(play_settled(pair.left, pair.right, 1, 1));
+	assert_int_equal(gateway_child(pair.left)->serial, child);
+	play_free(pair.play);
+}
+
+static bool
+half_up(void *arg)
+{
+	struct pair *pair = arg;
+	struct ike_sa *sa = gateway_ike(pair->right);
+
+	for (struct child_sa *c = sa->children; c != NULL; c = c->next)
+		if (c->state == CHILD_INBOUND)
+			return true;
+	return false;
+}
+
+/* The Delete of the ISAKMP SA crosses the second message of a Quick Mode: the
+ * child is made at both ends or at none. */
+static void
+test_delete_crosses(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	for (unsigned of_left = 0; of_left < 2; of_left++) {
+		begin(&pair, 140 + of_left);
+		up(&pair);
+		assert_int_equal(gateway_ike(pair.left)->engine->child_rekey(
+		                     gateway_child(pair.left)),
+		    OK);
+		assert_true(play_until(pair.play, half_up, &pair, 1000));
+		end_isakmp(of_left ? pair.left : pair.right);
+		play_run(pair.play, 120000);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		assert_true(play_traffic(
+		    pair.left, pair.right, "10.1.0.5", "10.2.0.6"));
+		assert_true(play_traffic(
+		    pair.right, pair.left, "10.2.0.6", "10.1.0.5"));
+		play_free(pair.play);
+	}
+}
+
+/* ... or overtakes the third. */
+static bool
+hold_third(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	struct editor *editor = arg;
+
+	(void)play;
+	if (from != editor->pair->left || octets[TYPE_AT] != EXCH_QUICK ||
+	    ++editor->count[0] != 2)
+		return true;
+	editor->octets = packet->octets.len;
+	memcpy(editor->held, octets, editor->octets);
+	return false;
+}
+
+static void
+test_delete_overtakes(void **state)
+{
+	struct pair pair;
+	struct editor editor = { .pair = &pair };
+
+	(void)state;
+	for (unsigned first = 0; first < 2; first++) {
+		struct endpoint src, dst;
+		uint64_t until;
+
+		begin(&pair, 150 + first);
+		editor.octets = editor.count[0] = 0;
+		if (!first)
+			up(&pair);
+		pair.play->tap = hold_third;
+		pair.play->tap_arg = &editor;
+		if (first)
+			assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+		else
+			gateway_ike(pair.left)->engine->child_rekey(
+			    gateway_child(pair.left));
+		until = pair.play->timers.now_ms + 1000;
+		while (editor.octets == 0 && pair.play->timers.now_ms < until)
+			play_run(pair.play, 1);
+		src = gateway_ike(pair.left)->local;
+		dst = gateway_ike(pair.left)->remote;
+		end_isakmp(pair.left);
+		play_run(pair.play, 100);
+		assert_int_equal(gateway_ike_count(pair.right), 0);
+		play_inject(pair.play, &src, &dst, false,
+		    view_of(editor.held, editor.octets));
+		play_run(pair.play, 120000);
+		assert_true(play_settled(pair.left, pair.right, 1, 1));
+		play_free(pair.play);
+	}
+}
+
 int
 main(void)
 {
@@ -1038,6 +1158,9 @@ main(void)
 		cmocka_unit_test(test_not_meant),
 		cmocka_unit_test(test_silent_delete),
 		cmocka_unit_test(test_half_a_child),
+		cmocka_unit_test(test_expired_and_renewed),
+		cmocka_unit_test(test_delete_crosses),
+		cmocka_unit_test(test_delete_overtakes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
