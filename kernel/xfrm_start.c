@@ -120,10 +120,9 @@ probe_sa(struct kmsg_sa *sa)
 	sa->hard_ms = 10000;
 }
 
-static bool
-probe(struct xfrm *xfrm, char *why, size_t size)
+static enum err
+probe(struct xfrm *xfrm, char *text)
 {
-	char text[XFRM_TEXT];
 	struct kmsg_sa sa;
 	enum err err;
 	struct nl_msg *msg;
@@ -133,23 +132,23 @@ probe(struct xfrm *xfrm, char *why, size_t size)
 	if (err == OK)
 		err = xmsg_read_spi(
 		    (struct nlmsghdr *)(void *)xfrm->receive, &sa.spi);
-	if (err == OK) {
-		msg = xmsg_sa(&sa, true, &err);
-		if (msg)
-			err = xfrm_transact(xfrm, msg, false, text);
-		(void)xfrm_transact(xfrm, xmsg_sa_delete(&sa.dst.addr, sa.spi),
-		    false, (char[XFRM_TEXT]){ "" });
-	}
 	if (err != OK)
-		snprintf(why, size, "%s", text);
-	return err == OK;
+		return err;
+	msg = xmsg_sa(&sa, true, &err);
+	if (msg)
+		err = xfrm_transact(xfrm, msg, false, text);
+	(void)xfrm_transact(xfrm, xmsg_sa_delete(&sa.dst.addr, sa.spi), false,
+	    (char[XFRM_TEXT]){ "" });
+	return err;
 }
 
 bool
 xfrm_probe(char *why, size_t size)
 {
 	struct xfrm *xfrm = calloc(1, sizeof(*xfrm));
+	char text[XFRM_TEXT];
 	bool can = false;
+	enum err err;
 
 	snprintf(why, size, "no memory");
 	if (xfrm == NULL)
@@ -157,8 +156,16 @@ xfrm_probe(char *why, size_t size)
 	xfrm->receive = malloc(XFRM_RECEIVE);
 	if (xfrm->receive)
 		xfrm->ask = xfrm_socket(why, size);
-	if (xfrm->ask)
-		can = probe(xfrm, why, size);
+	if (xfrm->ask) {
+		err = probe(xfrm, text);
+		/* Loading modules may have taken longer than the kernel keeps
+		 * an SPI: they are there now. */
+		if (err == ERR_NOT_FOUND)
+			err = probe(xfrm, text);
+		can = err == OK;
+		if (!can)
+			snprintf(why, size, "%s", text);
+	}
 	nl_socket_free(xfrm->ask);
 	free(xfrm->receive);
 	free(xfrm);

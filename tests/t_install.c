@@ -15,6 +15,7 @@
 #include "kernel/install.h"
 #include "kernel/kernel.h"
 #include "kernel/local.h"
+#include "kernel/step.h"
 #include "tests/fake_backend.h"
 
 /* A kernel before the real one, whose submit fails when told. */
@@ -200,6 +201,10 @@ teardown(void **state)
 	fake_release(world->fake, UINT_MAX);
 	assert_true(fake_empty(world->fake));
 	assert_int_equal(world->fake->strays, 0);
+	/* Whoever had a reqid gave it back. */
+	if (world->env.kernel->install)
+		assert_int_equal(
+		    world->env.kernel->install->reqid_sets.count, 0);
 	world->fake->gone = &gone;
 	world->env.sadb->first = world->env.sadb->last = NULL;
 	kernel_free(&world->env);
