@@ -199,6 +199,10 @@ setter_replay(struct option_use *use)
 
 	if (strcmp(use->value, "-1") != 0 && !number_parse(use, &number))
 		return wrong_number(use, "-1 (the default) or ");
+	if (number == 0)
+		snprintf(use->note, sizeof use->note,
+		    "replay_window=0: packets that somebody sends again are "
+		    "taken again");
 	use->conn->replay_window = (uint32_t)number;
 	return OK;
 }

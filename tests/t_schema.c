@@ -278,6 +278,10 @@ test_effects(void **state)
 	assert_int_equal(set(NULL, "uniqueids", "keep"), OK);
 	assert_true(uniqueids);
 	assert_true(use.note[0] != '\0');
+	conn = conn_new("x");
+	assert_int_equal(set(conn, "replay_window", "0"), OK);
+	assert_non_null(strstr(use.note, "taken again"));
+	conn_unref(conn);
 	assert_int_equal(set(NULL, "uniqueids", "x"), ERR_SYNTAX);
 	assert_string_equal(use.expected, "yes, no, never, replace or keep");
 }
