@@ -249,6 +249,40 @@ answer_to_another_port(void **state)
 	play_free(world.play);
 }
 
+/* RFC 7296 2.3: the window is one: neither what is ahead of it nor what lies
+ * behind the last request is heard, and neither moves it. */
+static void
+ids_beside_the_window(void **state)
+{
+	static const int32_t beside[] = { 1, 2, 100, -2, -3 };
+	struct world world = world_up(16);
+	struct listener listener = { .from = world.right };
+	struct v2_sa *v2 = v2_of(gateway_ike(world.left));
+	uint32_t id;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 3; i++)
+		gateway_ike(world.left)->engine->probe(&v2->sa);
+	play_run(world.play, SECOND);
+	id = v2->next_out;
+	world.play->tap = see_port;
+	world.play->tap_arg = &listener;
+	for (i = 0; i < sizeof(beside) / sizeof(beside[0]); i++) {
+		v2->next_out = id + (uint32_t)beside[i];
+		left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
+		play_run(world.play, 100);
+		assert_int_equal(listener.port, 0);
+		assert_int_equal(v2_of(gateway_ike(world.right))->next_in, id);
+	}
+	v2->next_out = id;
+	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
+	play_run(world.play, 100);
+	assert_int_equal(listener.port, IKE_PORT);
+	assert_true(settles(&world, 1, 1));
+	play_free(world.play);
+}
+
 static bool
 left_has_keys(void *arg)
 {
@@ -396,6 +430,38 @@ syntax_error_in_auth(void **state)
 	try(&world, 5 * SECOND);
 	assert_true(settles(&world, 1, 1));
 	play_free(world.play);
+}
+
+static void
+without_spi(struct env *env, uint8_t *first, struct buf *plaintext)
+{
+	uint8_t *sa = chain_find(*first, plaintext, P2_SA);
+
+	(void)env;
+	/* The first proposal, all of whose fields are there, and of ESP. */
+	if (sa != NULL && sa[9] == PROTO_ESP)
+		memset(sa + 12, 0, 4);
+}
+
+/* RFC 7296 3.3.1, RFC 4303 2.1: no SA has SPI 0, whoever says so. */
+static void
+child_with_spi_zero(void **state)
+{
+	struct world world;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		world = world_of(18 + i);
+		(i == 0 ? world.left : world.right)->env.impair = without_spi;
+		try(&world, 5 * SECOND);
+		assert_int_equal(gateway_child_count(world.left, NULL), 0);
+		assert_int_equal(gateway_child_count(world.right, NULL), 0);
+		/* A syntax error of the request is fatal, one of the answer
+		 * costs the child. */
+		assert_true(settles(&world, i, 0));
+		play_free(world.play);
+	}
 }
 
 static void
@@ -1505,9 +1571,11 @@ main(void)
 		cmocka_unit_test(exchange_that_nobody_knows),
 		cmocka_unit_test(critical_payload_outside),
 		cmocka_unit_test(answer_to_another_port),
+		cmocka_unit_test(ids_beside_the_window),
 		cmocka_unit_test(half_open_hears_nothing_else),
 		cmocka_unit_test(response_of_strangers),
 		cmocka_unit_test(mac_by_another_method),
+		cmocka_unit_test(child_with_spi_zero),
 		cmocka_unit_test(responder_that_was_not_meant),
 		cmocka_unit_test(packet_leads),
 		cmocka_unit_test(rekey_of_what_is_deleted),
