@@ -54,7 +54,16 @@ static void
 child_expired(void *arg)
 {
 	struct child_sa *child = arg;
+	struct env *env = child->sa->env;
 
+	/* One that was replaced stays until the peer can be told, so that both
+	 * ends keep the same. */
+	if (child->state == CHILD_REKEYED && v1_sa(child->sa)->husk &&
+	    v1_current(child->sa) == NULL &&
+	    env_now(env) < child->expire_at_ms) {
+		timer_set(env->timers, &child->expire_timer, OLD_MS);
+		return;
+	}
 	tell_delete(child);
 	if (child->state == CHILD_REKEYED)
 		linger(child);

@@ -1134,6 +1134,75 @@ test_delete_overtakes(void **state)
 	}
 }
 
+/* Either end begins something, or lets its ISAKMP SA expire, while other things
+ * are on their way. */
+static void
+meddle(struct pair *pair)
+{
+	struct gateway *gw =
+	    play_below(pair->play, 2) ? pair->left : pair->right;
+	struct ike_sa *sa = gateway_ike(gw);
+	struct child_sa *child = sa != NULL ? sa->children : NULL;
+
+	while (child != NULL && child->state != CHILD_UP)
+		child = child->next;
+	switch (play_below(pair->play, 5)) {
+	case 0:
+		gateway_up(gw, "net", 0);
+		break;
+	case 1:
+		if (sa != NULL)
+			sa->engine->rekey(sa);
+		break;
+	case 2:
+		if (sa != NULL)
+			end_isakmp(gw);
+		break;
+	default:
+		if (child != NULL)
+			sa->engine->child_rekey(child);
+		break;
+	}
+}
+
+/* Whatever came to cross: in the end both have the same child, and traffic
+ * passes. */
+static void
+test_meddling(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1000; seed < 1400; seed++) {
+		struct pair pair;
+
+		begin(&pair, seed);
+		up(&pair);
+		pair.play->weather.loss_permille = seed % 2 ? 100 : 0;
+		pair.play->weather.duplicate_permille = 50;
+		pair.play->weather.reorder_permille = 100;
+		pair.play->weather.reorder_ms = 300;
+		for (unsigned i = 0; i < 12; i++) {
+			meddle(&pair);
+			play_run(pair.play,
+			    play_below(pair.play, i % 2 ? 100 : 8000));
+		}
+		pair.play->weather.loss_permille = 0;
+		play_run(pair.play, 600000);
+		if (gateway_child_count(pair.left, NULL) !=
+		    gateway_child_count(pair.right, NULL))
+			fail_msg("seed %llu: %zu children, %zu at the peer",
+			    (unsigned long long)seed,
+			    gateway_child_count(pair.left, NULL),
+			    gateway_child_count(pair.right, NULL));
+		if (gateway_child_count(pair.left, NULL) > 0) {
+			assert_true(play_traffic(
+			    pair.left, pair.right, "10.1.0.5", "10.2.0.6"));
+			assert_true(play_traffic(
+			    pair.right, pair.left, "10.2.0.6", "10.1.0.5"));
+		}
+		play_free(pair.play);
+	}
+}
+
 int
 main(void)
 {
@@ -1161,6 +1230,7 @@ main(void)
 		cmocka_unit_test(test_expired_and_renewed),
 		cmocka_unit_test(test_delete_crosses),
 		cmocka_unit_test(test_delete_overtakes),
+		cmocka_unit_test(test_meddling),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
