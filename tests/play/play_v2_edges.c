@@ -179,6 +179,7 @@ exchange_that_nobody_knows(void **state)
 struct ear {
 	unsigned heard; /* chains that begin with a notify of this type */
 	uint16_t notify;
+	uint8_t data; /* of the last one, its first octet */
 };
 
 static void
@@ -187,8 +188,10 @@ listen(struct env *env, uint8_t *first, struct buf *plaintext)
 	struct ear *ear = env->impair_arg;
 
 	if (*first == P2_N && plaintext->len >= 8 &&
-	    (plaintext->at[6] << 8 | plaintext->at[7]) == ear->notify)
+	    (plaintext->at[6] << 8 | plaintext->at[7]) == ear->notify) {
 		ear->heard++;
+		ear->data = plaintext->len > 8 ? plaintext->at[8] : 0;
+	}
 }
 
 /* RFC 7296 2.5: the whole message is rejected, wherever the payload stands. */
@@ -204,6 +207,7 @@ critical_payload_outside(void **state)
 	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 200);
 	play_run(world.play, 5 * SECOND);
 	assert_int_equal(ear.heard, 1);
+	assert_int_equal(ear.data, 200);
 	/* And nothing else came of it. */
 	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
 	play_run(world.play, 5 * SECOND);
