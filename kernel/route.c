@@ -29,6 +29,7 @@
 #define OWN_MS   1000  /* for so long we believe to know them */
 #define VOID_MS  30000 /* void routes stay so long */
 #define RULES    64    /* of a predecessor, at most */
+#define MEND_MS  200   /* so long after somebody took what is ours away */
 
 /* One route: a prefix that at least one policy wants. */
 struct prefix {
@@ -46,6 +47,10 @@ struct route {
 	int index;
 	struct map prefixes;
 	struct timer void_timer;
+	/* What others do to our device and our rules. */
+	struct nl_sock *ear;
+	struct loop_watch *ear_watch;
+	struct timer mend_timer;
 	struct addr own[OWN_MAX];
 	size_t own_count;
 	uint64_t own_ms; /* when they were read; 0: never */
@@ -367,6 +372,101 @@ route_strict(const struct route *route, char name[static 16])
 	return found;
 }
 
+/* Mending --------------------------------------------------------------- */
+
+/* A manager of networks may remove rules that it does not know, and a device
+ * that goes down takes its routes along: traffic would then follow the main
+ * table, in the clear. */
+static void
+mend(void *arg)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct route *route = arg;
+	struct nl_msg *msg;
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		msg = rule_message(
+		    RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, families[i]);
+		if (msg != NULL)
+			(void)nl_send_auto(route->sock, msg);
+		nlmsg_free(msg);
+	}
+	map_each(&route->prefixes, tell_again, route);
+}
+
+static void
+mend_soon(struct route *route, const char *why)
+{
+	if (timer_armed(&route->mend_timer))
+		return;
+	log_write(route->log, LOG_LEVEL_WARNING,
+	    "%s: rules and routes to the userland data plane are made anew",
+	    why);
+	timer_set(loop_timers(route->loop), &route->mend_timer, MEND_MS);
+}
+
+static bool
+is_our_rule(struct nlmsghdr *header)
+{
+	struct nlattr *priority, *table;
+
+	priority =
+	    nlmsg_find_attr(header, sizeof(struct fib_rule_hdr), FRA_PRIORITY);
+	table = nlmsg_find_attr(header, sizeof(struct fib_rule_hdr), FRA_TABLE);
+	return priority != NULL && nla_len(priority) == 4 &&
+	       nla_get_u32(priority) == ROUTE_PRIORITY && table != NULL &&
+	       nla_len(table) == 4 && nla_get_u32(table) == ROUTE_TABLE;
+}
+
+static int
+on_news(struct nl_msg *msg, void *arg)
+{
+	struct nlmsghdr *header = nlmsg_hdr(msg);
+	const struct ifinfomsg *info = nlmsg_data(header);
+	struct route *route = arg;
+
+	if (header->nlmsg_type == RTM_DELRULE &&
+	    nlmsg_valid_hdr(header, sizeof(struct fib_rule_hdr))) {
+		if (is_our_rule(header))
+			mend_soon(route, "somebody removed a rule of ours");
+	} else if (header->nlmsg_type == RTM_NEWLINK &&
+	           nlmsg_valid_hdr(header, sizeof(*info))) {
+		if (info->ifi_index == route->index &&
+		    (info->ifi_change & IFF_UP) && (info->ifi_flags & IFF_UP))
+			mend_soon(route, "the device is up again");
+	}
+	return NL_OK;
+}
+
+static void
+ear_readable(void *arg)
+{
+	struct route *route = arg;
+
+	if (nl_recvmsgs_default(route->ear) == -NLE_NOMEM)
+		mend_soon(route, "the system's news were too many");
+}
+
+/* Without it all works as long as nobody meddles. */
+static void
+listen_to_news(struct route *route)
+{
+	route->ear = nl_socket_alloc();
+	if (route->ear == NULL)
+		return;
+	nl_socket_disable_seq_check(route->ear);
+	nl_socket_modify_cb(
+	    route->ear, NL_CB_VALID, NL_CB_CUSTOM, on_news, route);
+	if (nl_connect(route->ear, NETLINK_ROUTE) != 0 ||
+	    nl_socket_add_memberships(route->ear, RTNLGRP_LINK,
+	        RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, 0) != 0 ||
+	    nl_socket_set_nonblocking(route->ear) != 0)
+		return;
+	route->ear_watch = loop_watch(route->loop, nl_socket_get_fd(route->ear),
+	    ear_readable, NULL, route);
+}
+
 /* What the system says -------------------------------------------------- */
 
 static int
@@ -375,8 +475,8 @@ on_error(struct sockaddr_nl *from, struct nlmsgerr *error, void *arg)
 	struct route *route = arg;
 
 	(void)from;
-	/* What is gone already was to go. */
-	if (error->error != -ESRCH)
+	/* What is gone already was to go; what is there was to be. */
+	if (error->error != -ESRCH && error->error != -EEXIST)
 		log_write(route->log, LOG_LEVEL_WARNING,
 		    "the system refused a route to the userland data plane: %s",
 		    strerror(-error->error));
@@ -415,6 +515,7 @@ route_new(struct loop *loop, struct log *log, int index, char *why, size_t size)
 	route->index = index;
 	map_init(&route->prefixes, seed);
 	timer_init(&route->void_timer, void_due, route);
+	timer_init(&route->mend_timer, mend, route);
 	route->sock = nl_socket_alloc();
 	if (route->sock == NULL)
 		goto fail;
@@ -441,6 +542,7 @@ route_new(struct loop *loop, struct log *log, int index, char *why, size_t size)
 	    loop, nl_socket_get_fd(route->sock), readable, NULL, route);
 	if (route->watch == NULL)
 		goto fail;
+	listen_to_news(route);
 	return route;
 fail:
 	snprintf(why, size, "rules for routes: %s", nl_geterror(err));
@@ -456,9 +558,11 @@ route_free(struct route *route)
 	if (route == NULL)
 		return;
 	loop_unwatch(route->watch);
+	loop_unwatch(route->ear_watch);
 	timer_stop(loop_timers(route->loop), &route->void_timer);
-	if (route->sock)
-		nl_socket_free(route->sock);
+	timer_stop(loop_timers(route->loop), &route->mend_timer);
+	nl_socket_free(route->sock);
+	nl_socket_free(route->ear);
 	/* A fresh one, which may wait for its answers. */
 	sock = nl_socket_alloc();
 	if (sock && nl_connect(sock, NETLINK_ROUTE) == 0)

@@ -4,7 +4,8 @@
  * A routing table of our own holds a route for each remote selector; a rule for
  * each family sends everything there that does not carry our mark, which all
  * of our own sockets set: so ESP and IKE never enter the device again. The
- * routes end with the device; rules that a dead predecessor left are removed.
+ * routes end with the device; rules that a dead predecessor left are removed, and
+ * what others take away of ours is made anew.
  * Speaks rtnetlink through libnl-3's core. Needs CAP_NET_ADMIN.
  */
 #ifndef KERNEL_ROUTE_H

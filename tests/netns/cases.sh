@@ -295,6 +295,27 @@ case_v2_userland_route() {
 	pings
 }
 
+# Others meddle with our rules and our device.
+has_rules() { ns ours ip rule | grep -q 4500 && ns ours ip -6 rule | grep -q 4500; }
+no_rules() { ! ns ours ip rule | grep -q 4500; }
+case_v1_userland_meddled_with() {
+	DATA_PLANE=userland
+	two_hosts
+	peer_start 1 aes128-sha256-modp2048 aes128-sha256
+	ours_start 1 aes128-sha256-modp2048 aes128-sha256
+	orthrus ours up net
+	pings
+	ns ours ip rule del priority 4500
+	ns ours ip -6 rule del priority 4500
+	net_until 5 has_rules
+	pings
+	ns ours ip link set orthrus0 down
+	ns ours ip link set orthrus0 up
+	net_until 5 ns ours ping -q -c 1 -W 1 -I 10.1.0.1 10.2.0.1
+	ip netns pids "$NET_ID-ours" | xargs kill -TERM
+	net_until 10 no_rules
+}
+
 # A dead peer is found and cleared; a living one's questions are answered.
 dead_peer() { # VERSION
 	up "$1" initiator aes128-sha256-x25519 aes128-sha256 "	dpdaction=clear
