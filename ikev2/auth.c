@@ -136,7 +136,7 @@ read_auth(const struct msg *msg, struct view *mac)
 
 /* Establishment ---------------------------------------------------------- */
 
-/* Another SA between the same two identities. */
+/* Another SA between the same two identities, from before sa began. */
 static struct ike_sa *
 leftover(const struct ike_sa *sa)
 {
@@ -145,14 +145,16 @@ leftover(const struct ike_sa *sa)
 	while (
 	    (other = sa_by_remote(sa->env->sadb, sa->id_remote, other)) != NULL)
 		if (other != sa && other->id_local != NULL &&
-		    ident_equal(other->id_local, sa->id_local))
+		    ident_equal(other->id_local, sa->id_local) &&
+		    other->established_ms < sa->created_ms)
 			break;
 	return other;
 }
 
 /* RFC 7296 2.4, 3.10.1: the peer has no other SA between these two identities;
- * those that we have are leftovers. Each end tells people, who may do
- * anything: the search begins anew. */
+ * those that we have are leftovers. Not so what came up while sa was on its
+ * way: both ends began at once. Each end tells people, who may do anything:
+ * the search begins anew. */
 static void
 obey_initial_contact(struct ike_sa *sa, const struct msg *msg)
 {

@@ -1340,6 +1340,79 @@ collisions(void **state)
 	assert_true(resolved > 20);
 }
 
+static bool
+has_answered(const struct gateway *gw)
+{
+	const struct ike_sa *sa;
+
+	for (sa = gw->env.sadb->first; sa != NULL; sa = sa->next)
+		if (!sa->initiator && sa->state == IKE_ESTABLISHED)
+			return true;
+	return false;
+}
+
+/* right obeys INITIAL_CONTACT as strongSwan does: attempts of its own go. */
+static void
+drop_attempts(struct gateway *right)
+{
+	struct ike_sa *sa, *next;
+
+	if (!has_answered(right))
+		return;
+	for (sa = right->env.sadb->first; sa != NULL; sa = next) {
+		next = sa->next;
+		if (sa->initiator && sa->established_ms == 0)
+			sa_kill(sa, ERR_CANCELLED, true, "initial contact");
+	}
+}
+
+/* ... at once: they do not get as far as IKE_AUTH any more. */
+static bool
+drop_late_auth(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	(void)packet;
+	(void)arg;
+	return from != play->gateway[1] || octets[18] != 35 ||
+	       (octets[19] & 0x20) != 0 || !has_answered(from);
+}
+
+static bool
+has_own(const struct gateway *gw)
+{
+	const struct ike_sa *sa;
+
+	for (sa = gw->env.sadb->first; sa != NULL; sa = sa->next)
+		if (sa->initiator && sa->state == IKE_ESTABLISHED)
+			return true;
+	return false;
+}
+
+/* Both ends call each other. The INITIAL_CONTACT of an attempt that the peer
+ * has given up since must not take away what has come up. */
+static void
+both_begin_at_once(void **state)
+{
+	(void)state;
+	for (unsigned round = 0; round < 600; round++) {
+		struct world world = world_of(28000 + round);
+		unsigned offset = round % 40;
+
+		world.play->tap = drop_late_auth;
+		assert_int_equal(gateway_up(world.left, "net", 0), OK);
+		play_run(world.play, offset);
+		(void)gateway_up(world.right, "net", 0);
+		for (unsigned i = 0; i < 500; i++) {
+			play_run(world.play, 1);
+			drop_attempts(world.right);
+		}
+		play_run(world.play, 5 * SECOND);
+		if (has_answered(world.right) && !has_own(world.left))
+			fail_msg("round %u", round);
+		play_free(world.play);
+	}
+}
+
 /* The first response to CREATE_CHILD_SA that left sends is lost. */
 static bool
 lose_response(struct play *play, struct gateway *from, struct packet *packet,
@@ -1859,6 +1932,7 @@ main(void)
 		cmocka_unit_test(ike_rekey),
 		cmocka_unit_test(ike_rekey_to_other_algorithms),
 		cmocka_unit_test(collisions),
+		cmocka_unit_test(both_begin_at_once),
 		cmocka_unit_test(collision_with_late_response),
 		cmocka_unit_test(same_rekey_from_both_sides),
 		cmocka_unit_test(closed_in_mid_rekey),
