@@ -40,7 +40,13 @@ counted() { # COMMAND...: which sends six pings or more from or to ours
 		return 1
 	}
 }
-pings() { counted plain_pings; }
+pings() {
+	if [ "$DATA_PLANE" = userland ]; then
+		plain_pings
+	else
+		counted plain_pings
+	fi
+}
 
 # The same cases, and nothing of it may be left at the end.
 eval "$(declare -f full | sed '1s/full/plain_full/')"
