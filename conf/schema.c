@@ -185,10 +185,13 @@ const struct option options[] = {
 	    .values = "suite[,suite...]",
 	    .fallback = "",
 	    .set = setter_suites,
-	    .help = "Algorithms of the child SAs, as in\n.Cm ike .\nA "
-	            "Diffie-Hellman group means perfect forward secrecy;\n"
-	            ".Li esn\nand\n.Li noesn\nchoose extended sequence "
-	            "numbers." },
+	    .help =
+	        "Algorithms of the child SAs, as in\n.Cm ike .\nA "
+	        "Diffie-Hellman group means perfect forward secrecy,\nwhich "
+	        "we ask for; a peer that renews without it is not "
+	        "refused, as old\nclients do so.\n"
+	        ".Li esn\nand\n.Li noesn\nchoose extended sequence "
+	        "numbers." },
 	{ .name = "ikelifetime",
 	    .aliases = "",
 	    DONE_CONN,

@@ -121,7 +121,8 @@ v1_move_children(struct v1_sa *v1)
 			continue;
 		child->local = sa->local;
 		child->remote = sa->remote;
-		if (child->state >= CHILD_INBOUND)
+		/* What is on its way into the kernel has the old address. */
+		if (child->installed != 0)
 			install_move(sa->env, child);
 	}
 }
