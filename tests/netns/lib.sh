@@ -116,6 +116,9 @@ orthrus_start() { # HOST CONF-TEXT SECRETS-TEXT [options]
 # strongSwan -----------------------------------------------------------------
 
 SWAN_KERNEL=${SWAN_KERNEL:-kernel-libipsec kernel-netlink}
+# Debian 13 has one of them at a time; both read the section charon.
+CHARON=/usr/lib/ipsec/charon
+[ -x "$CHARON" ] || CHARON=/usr/sbin/charon-systemd
 SWAN_MORE=${SWAN_MORE:-}
 
 swan() {
@@ -148,7 +151,7 @@ strongswan_start() { # HOST SWANCTL-CONF-TEXT
 	# charon insists on its own pid file: a /run for each.
 	net_daemon "$host" unshare -m sh -c "mount --make-rprivate / &&
 	    mount -t tmpfs run /run &&
-	    STRONGSWAN_CONF=$dir/strongswan.conf exec /usr/lib/ipsec/charon" \
+	    STRONGSWAN_CONF=$dir/strongswan.conf exec $CHARON" \
 	    >"$dir/charon.out" 2>&1
 	net_until 15 test -S "$dir/charon.vici" || {
 		echo "charon on $host does not start" >&2
