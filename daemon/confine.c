@@ -231,10 +231,13 @@ static const int calls_gate[] = {
 	SCMP_SYS(eventfd2),
 };
 
-/* It asks for the path MTU by connecting a socket that sends nothing. */
+/* It asks for the path MTU by connecting a socket that sends nothing, and waits
+ * for room in a socket that is full. */
 static const int calls_esp[] = {
 	SCMP_SYS(recvmmsg),
 	SCMP_SYS(sendmmsg),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
 	SCMP_SYS(connect),
 	SCMP_SYS(getsockopt),
 };

@@ -509,6 +509,23 @@ conn net
 case_v2_userland_path_mtu() { path_mtu; }
 case_v2_userland_path_mtu_udp() { path_mtu "	forceencaps=yes"; }
 
+# Where the wire is slower than what comes, the process of the data plane waits
+# for it, and its filter lets it.
+case_v2_userland_slow_wire() {
+	DATA_PLANE=userland
+	two_hosts
+	export ORTHRUS_SECCOMP=kill
+	peer_start 2 aes128-sha256-x25519 aes128-sha256
+	ours_start 2 aes128-sha256-x25519 aes128-sha256
+	orthrus ours up net
+	pings
+	ns ours tc qdisc add dev wire root tbf rate 20mbit burst 16k limit 64m
+	ns ours ping -q -l 30000 -c 30000 -s 1300 -w 2 -I 10.1.0.1 10.2.0.1 || :
+	ns ours tc qdisc del dev wire root
+	[ -z "$(grep 'esp was killed' "$NET_DIR/ours/orthrus.log")" ]
+	pings
+}
+
 # The NAT takes another address and port for us: the peer, here Orthrus too,
 # sends there as soon as it has had a packet from there.
 userland_nat_moves() { # VERSION
