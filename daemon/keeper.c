@@ -35,11 +35,11 @@ peer_dead(struct keeper *keeper, const struct ike_sa *sa)
 				keep->wanted = keep->again = true;
 				keep->tries = 0;
 			} else {
-				keep->wanted = false;
+				keep->wanted = keep->anew = false;
 				keep->trap = true;
 			}
 		} else if (conn->dpd_action == DPD_CLEAR && keep != NULL) {
-			keep->wanted = false;
+			keep->wanted = keep->anew = false;
 		}
 		if (keep != NULL)
 			keep_act(keep);
@@ -430,6 +430,7 @@ take_up(struct keeper *keeper, struct conn *conn)
 {
 	struct env *env = keeper->env;
 	struct keep *keep = keep_find(keeper, conn->name);
+	bool wanted;
 
 	if (keep == NULL && conn->autostart != AUTO_START &&
 	    conn->autostart != AUTO_ROUTE)
@@ -449,16 +450,17 @@ take_up(struct keeper *keeper, struct conn *conn)
 		    "%s (%s): auto=%s needs an address in right=", conn->name,
 		    conn->source != NULL ? conn->source : "",
 		    keep->wanted ? "start" : "route");
-		keep->wanted = keep->trap = false;
+		keep->wanted = keep->trap = keep->anew = false;
 		return;
 	}
-	if (keep->wanted &&
+	wanted = keep->wanted || keep->anew;
+	if (wanted &&
 	    (keep->state == KEEP_DOWN || keep->state == KEEP_WAITING ||
 	        keep->state == KEEP_GIVEN_UP)) {
 		keep_rest(keep, KEEP_WAITING);
 		timer_set(env->timers, &keep->retry, 0);
-	} else if (!keep->wanted && (keep->state == KEEP_WAITING ||
-	                                keep->state == KEEP_GIVEN_UP)) {
+	} else if (!wanted && (keep->state == KEEP_WAITING ||
+	                          keep->state == KEEP_GIVEN_UP)) {
 		keep_rest(keep, KEEP_DOWN);
 	}
 	if (keep->trap)

@@ -720,6 +720,77 @@ test_v2_renamed_at_any(void **state)
 	end(&world);
 }
 
+static void
+no_word(struct keeper_wait *wait, enum err err, const char *text)
+{
+	(void)wait;
+	(void)err;
+	(void)text;
+}
+
+/* Up at the administrator's word, and not to be rekeyed any more, for left has
+ * another name now, which right does not know yet: left tries. */
+static void
+begin_unknown(
+    struct world *world, uint64_t seed, struct file *file, struct file *other)
+{
+	static struct keeper_wait wait = { .done = no_word };
+
+	*file = usual;
+	file->dpd_ms = 20000;
+	file->left = "left.example";
+	file->right = "right.example";
+	begin(world, seed, 2);
+	reload_at(world, BOTH_ENDS, file);
+	assert_int_equal(keeper_up(world->left.keeper, "net", &wait), OK);
+	assert_true(play_until(world->play, both_up, world, 60000));
+	play_run(world->play, 5000);
+	settle(world, 1, 1);
+	*other = *file;
+	other->left = "left.example.org";
+	reload(world, &world->left, other);
+	gateway_ike(world->left.gw)->engine->rekey(gateway_ike(world->left.gw));
+	play_run(world->play, 60000);
+	assert_int_equal(world->left.gw->events[EVENT_STALE], 1);
+	assert_string_equal(keeper_state(world->left.keeper, "net"), "waiting");
+	assert_true(traffic(world, "10.1.0.1", "10.2.0.1"));
+}
+
+/* One more reload does not make it forget the successor. */
+static void
+test_v2_renamed_and_changed(void **state)
+{
+	struct file file, other;
+	struct world world;
+
+	(void)state;
+	begin_unknown(&world, 1302, &file, &other);
+	other.lifetime_ms /= 2;
+	reload_at(&world, BOTH_ENDS, &other);
+	play_run(world.play, 600000);
+	settle(&world, 1, 1);
+	assert_true(
+	    has_ids(world.left.gw, "left.example.org", "right.example"));
+	assert_true(traffic(&world, "10.1.0.1", "10.2.0.1"));
+	end(&world);
+}
+
+/* dpdaction=clear: with the peer goes the wish for a successor. */
+static void
+test_v2_renamed_and_dead(void **state)
+{
+	struct file file, other;
+	struct world world;
+
+	(void)state;
+	begin_unknown(&world, 1303, &file, &other);
+	world.play->weather.loss_permille = 1000;
+	play_run(world.play, 1800000);
+	assert_int_equal(world.left.gw->events[EVENT_PEER_DEAD], 1);
+	assert_string_equal(keeper_state(world.left.keeper, "net"), "down");
+	end(&world);
+}
+
 /* Gone --------------------------------------------------------------------- */
 
 static void
@@ -925,6 +996,8 @@ main(void)
 		TESTS(narrowed),
 		cmocka_unit_test(test_v2_renamed),
 		cmocka_unit_test(test_v2_renamed_at_any),
+		cmocka_unit_test(test_v2_renamed_and_changed),
+		cmocka_unit_test(test_v2_renamed_and_dead),
 		TESTS(changed_terms_in_time),
 		TESTS(gone_in_handshake),
 		TESTS(gone_in_rekey),
