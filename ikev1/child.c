@@ -20,8 +20,10 @@ v1_child_kill(
 	struct v1_exchange *x = v1_quick_of(child);
 
 	sa_hold(&v1->ike);
-	if (x != NULL)
+	if (x != NULL) {
 		exchange_end(&x->x);
+		v1_quick_pass_on(v1);
+	}
 	child_kill(child, why, by_peer, text);
 	v1_life_reap(v1);
 	sa_release(&v1->ike);

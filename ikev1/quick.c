@@ -249,9 +249,8 @@ v1_quick_turn(struct v1_exchange *x)
 	take_turns(v1_sa(x->x.sa));
 }
 
-/* One is through: whose turn is it? */
-static void
-pass_on(struct v1_sa *v1)
+void
+v1_quick_pass_on(struct v1_sa *v1)
 {
 	struct v1_exchange *x = next_turn(v1);
 
@@ -681,7 +680,7 @@ v1_quick_moved(struct v1_sa *v1, struct v1_exchange *x)
 	v1_quick_free(x->quick);
 	x->quick = NULL;
 	timer_set(v1->ike.env->timers, &x->linger, V1_LINGER_MS);
-	pass_on(v1);
+	v1_quick_pass_on(v1);
 }
 
 /* The Quick Mode fails, and its child with it; what it was to renew is tried
@@ -693,7 +692,7 @@ fail(struct v1_exchange *x, enum err err, bool by_peer, const char *text)
 	struct v1_sa *v1 = v1_sa(x->x.sa);
 
 	exchange_end(&x->x);
-	pass_on(v1);
+	v1_quick_pass_on(v1);
 	if (child != NULL)
 		v1_child_kill(child, err, by_peer, text);
 }

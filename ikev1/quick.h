@@ -23,6 +23,8 @@ enum err v1_quick_rekey(struct child_sa *child);
 void v1_quick_refused(struct v1_sa *v1, uint32_t spi, const char *text);
 /* It has waited for its turn: begins it, if nothing stands in the way. */
 void v1_quick_turn(struct v1_exchange *x);
+/* One is through or has ended: the next gets its turn in a moment. */
+void v1_quick_pass_on(struct v1_sa *v1);
 /* No answer after the last try. */
 void v1_quick_timeout(struct v1_exchange *x);
 /* The exchange that negotiates a child, or NULL. */

@@ -333,6 +333,70 @@ test_quick_modes_in_turn(void **state)
 	}
 }
 
+static bool
+no_answer(struct play *play, struct gateway *from, struct packet *packet,
+    uint8_t *octets, void *arg)
+{
+	(void)packet;
+	(void)arg;
+	return from == play->gateway[0] || octets[18] != 32; /* Quick Mode */
+}
+
+static void
+close_net(struct gateway *gw)
+{
+	struct ike_sa *sa = gateway_ike(gw);
+	struct child_sa *next;
+
+	assert_non_null(sa);
+	assert_int_equal(sa->child_count, 5);
+	for (struct child_sa *child = sa->children; child != NULL;
+	     child = next) {
+		next = child->next;
+		if (strcmp(child->conn->name, "net") == 0)
+			sa->engine->child_close(child);
+	}
+}
+
+/* Those of a connection that is closed do not take the others' turns along. */
+static void
+test_turns_after_a_close(void **state)
+{
+	const char *problem;
+	struct conn *conn;
+	struct pair pair;
+	struct ts ts;
+
+	(void)state;
+	begin(&pair, 10);
+	for (unsigned i = 2; i < 5; i++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "10.1%u.0.0/16", i);
+		assert_int_equal(ts_parse(&ts, text, &problem), OK);
+		ts_list_add(&pair.left->building[0]->local.subnets, &ts);
+		ts_list_add(&pair.right->building[0]->remote.subnets, &ts);
+	}
+	conn = gateway_conn(
+	    pair.left, "more", "192.0.2.2", "10.5.0.0/16", "10.6.0.0/16");
+	conn->keyexchange = KEYEX_IKEV1;
+	conn = gateway_conn(
+	    pair.right, "more", "192.0.2.1", "10.6.0.0/16", "10.5.0.0/16");
+	conn->keyexchange = KEYEX_IKEV1;
+	gateway_load(pair.left);
+	gateway_load(pair.right);
+	pair.play->tap = no_answer;
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	play_run(pair.play, 1000);
+	assert_int_equal(gateway_up(pair.left, "more", 0), OK);
+	play_run(pair.play, 100);
+	close_net(pair.left);
+	pair.play->tap = NULL;
+	play_run(pair.play, 10000);
+	assert_int_equal(gateway_child_count(pair.left, "more"), 1);
+	play_free(pair.play);
+}
+
 /* Several selectors a side: a Quick Mode for each pair. */
 static void
 test_many_quick_modes(void **state)
@@ -1554,6 +1618,7 @@ main(void)
 		cmocka_unit_test(test_weather),
 		cmocka_unit_test(test_both_begin),
 		cmocka_unit_test(test_quick_modes_in_turn),
+		cmocka_unit_test(test_turns_after_a_close),
 		cmocka_unit_test(test_many_quick_modes),
 		cmocka_unit_test(test_two_connections),
 		cmocka_unit_test(test_nat),
