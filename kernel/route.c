@@ -37,6 +37,7 @@ struct prefix {
 	struct addr addr;
 	uint8_t bits;
 	uint32_t users;
+	struct ts local; /* where its source is from */
 };
 
 struct route {
@@ -214,9 +215,11 @@ prefix_use(struct route *route, const struct addr *addr, uint8_t bits,
 		map_insert(&route->prefixes, &prefix->node,
 		    prefix_hash(route, addr, bits));
 	}
-	if (prefix->users++ == 0)
+	if (prefix->users++ == 0) {
+		prefix->local = *local;
 		route_tell(
 		    route, RTM_NEWROUTE, prefix, own_within(route, local));
+	}
 	return OK;
 }
 
@@ -374,6 +377,14 @@ route_strict(const struct route *route, char name[static 16])
 
 /* Mending --------------------------------------------------------------- */
 
+static void
+mend_prefix(struct map_node *node, void *arg)
+{
+	struct prefix *prefix = map_entry(node, struct prefix, node);
+
+	route_tell(arg, RTM_NEWROUTE, prefix, own_within(arg, &prefix->local));
+}
+
 /* A manager of networks may remove rules that it does not know, and a device
  * that goes down takes its routes along: traffic would then follow the main
  * table, in the clear. */
@@ -392,7 +403,8 @@ mend(void *arg)
 			(void)nl_send_auto(route->sock, msg);
 		nlmsg_free(msg);
 	}
-	map_each(&route->prefixes, tell_again, route);
+	route->own_ms = 0; /* addresses may have gone with the device */
+	map_each(&route->prefixes, mend_prefix, route);
 }
 
 static void

@@ -293,6 +293,7 @@ case_v2_userland_route() {
 
 # Others meddle with our rules and our device.
 has_rules() { ns ours ip rule | grep -q 4500 && ns ours ip -6 rule | grep -q 4500; }
+has_source() { ns ours ip route show table 4500 | grep -q '10.2.0.0/24.*src 10.1.0.1'; }
 no_rules() { ! ns ours ip rule | grep -q 4500; }
 case_v1_userland_meddled_with() {
 	DATA_PLANE=userland
@@ -304,10 +305,12 @@ case_v1_userland_meddled_with() {
 	ns ours ip rule del priority 4500
 	ns ours ip -6 rule del priority 4500
 	net_until 5 has_rules
+	net_until 2 has_source
 	pings
 	ns ours ip link set orthrus0 down
 	ns ours ip link set orthrus0 up
 	net_until 5 ns ours ping -q -c 1 -W 1 -I 10.1.0.1 10.2.0.1
+	net_until 3 has_source
 	ip netns pids "$NET_ID-ours" | xargs kill -TERM
 	net_until 10 no_rules
 }
