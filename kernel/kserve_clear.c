@@ -51,8 +51,10 @@ kserve_clear(struct kserve *kserve)
 	kserve_make_sure(kserve);
 	/* From here on nobody waits for what is under way. */
 	kserve->generation++;
+	kserve->walking = true;
 	map_each(&kserve->ledger.claims, clear_claim, kserve);
 	map_each(&kserve->ledger.by_in, clear_owned, kserve);
+	kserve->walking = false;
 	ledger_forget(&kserve->ledger);
 }
 
@@ -114,8 +116,10 @@ kserve_revoke(void *arg)
 	kserve_make_sure(kserve);
 	claims = ledger->claim_count;
 	pairs = ledger->pair_count;
+	kserve->walking = true;
 	map_each(&ledger->claims, revoke_claim, kserve);
 	map_each(&ledger->by_in, revoke_owned, kserve);
+	kserve->walking = false;
 	claims -= ledger->claim_count;
 	pairs -= ledger->pair_count;
 	if (claims + pairs > 0)

@@ -234,7 +234,10 @@ settle(struct kserve *kserve, const struct pending *pending,
 	if (pending->op != KMSG_SPI)
 		answer->spi = pending->spi;
 	if (answer->err != OK) {
-		undo(kserve, pending);
+		/* While all is taken back, only a back end that ends refuses
+		 * what was asked for before: it has nothing any more. */
+		if (!kserve->walking)
+			undo(kserve, pending);
 		log_write(kserve->log, LOG_LEVEL_WARNING,
 		    "the data plane refused to %s: %s",
 		    kmsg_op_text(pending->op),

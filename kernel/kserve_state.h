@@ -40,6 +40,7 @@ struct kserve {
 	struct timer cut;    /* ends a link that does not take its answers */
 	struct timer revoke; /* after a time of grace; again: and once more */
 	bool again;
+	bool walking; /* the ledger is gone through: nothing else leaves it */
 	uint64_t executed, refused;
 };
 

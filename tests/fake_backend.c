@@ -147,6 +147,18 @@ perform(struct fake_backend *fake, const struct kmsg *request,
 	}
 }
 
+/* As a process that ends with requests that it has not answered. */
+static void
+die(struct fake_backend *fake)
+{
+	unsigned i;
+
+	fake->dies = fake->hold = false;
+	for (i = 0; i < fake->held_count; i++)
+		fake->held[i].err = ERR_CANCELLED;
+	fake_release(fake, UINT_MAX);
+}
+
 static void
 fake_execute(struct kserve_backend *backend, const struct kmsg *request)
 {
@@ -154,6 +166,8 @@ fake_execute(struct kserve_backend *backend, const struct kmsg *request)
 	struct kmsg_answer answer = { .sequence = request->sequence,
 		.op = request->op };
 
+	if (fake->dies && request->op == KMSG_POLICY_REMOVE)
+		die(fake);
 	if (fake->count < FAKE_RECORDS)
 		fake->record[fake->count++] = *request;
 	if (fake->refuse_at == 0 || fake->refuse_op == request->op) {

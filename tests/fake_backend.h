@@ -21,6 +21,7 @@ struct fake_backend {
 	int refuse_at; /* the n-th request from now on, counted from 0; -1 */
 	uint8_t refuse_op; /* every request of this op; 0: none */
 	uint32_t next_spi;
+	bool dies;     /* at the next removal all that is held fails */
 	bool same_spi; /* draws the same one for ever */
 
 	/* What is there. */

@@ -928,6 +928,40 @@ reload_revokes(void **state)
 	policy_unref(next);
 }
 
+/* The back end ends while all is taken back, and what it has not answered yet
+ * fails in the middle of that. */
+static void
+end_in_the_middle(void **state)
+{
+	struct world *world = *state;
+	struct kmsg request = policy_request(world, KMSG_OUT);
+	struct policy *next;
+	unsigned i, round;
+
+	request.policy.trap = true;
+	for (round = 0; round < 2; round++) {
+		world->fake->hold = world->fake->dies = true;
+		for (i = 0; i < 40; i++) {
+			request.policy.src.first_port = (uint16_t)i;
+			tell(world, &request);
+		}
+		if (round == 0) {
+			kserve_clear(world->kserve);
+		} else {
+			next = policy_new(NULL, 0);
+			assert_non_null(next);
+			assert_int_equal(
+			    kserve_policy(world->kserve, next), OK);
+			timers_run(&world->timers,
+			    world->timers.now_ms + PERMIT_GRACE_MS, 100);
+			policy_unref(next);
+		}
+		assert_false(world->fake->dies);
+		assert_int_equal(kserve_stats(world->kserve).policies, 0);
+		assert_int_equal(world->fake->policies, 0);
+	}
+}
+
 /* gate may ask for a reload as often as it likes: nothing grows. */
 static void
 reload_again(void **state)
@@ -1320,6 +1354,7 @@ main(void)
 		TEST(clearing),
 		TEST(reload),
 		TEST(reload_revokes),
+		TEST(end_in_the_middle),
 		TEST(reload_again),
 		TEST(events_are_ours),
 		TEST(spis_in_use),
