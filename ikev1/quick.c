@@ -224,6 +224,14 @@ may_begin(struct v1_sa *v1)
 	return v1->batch < V1_QUICK_BATCH;
 }
 
+/* One that was replaced meanwhile still brings to an end what waits. */
+static bool
+serves(const struct v1_sa *v1)
+{
+	return v1->ike.state == IKE_ESTABLISHED ||
+	       (v1->ike.state == IKE_REKEYED && !v1->husk && !v1->deleting);
+}
+
 static void
 take_turns(struct v1_sa *v1)
 {
@@ -231,7 +239,7 @@ take_turns(struct v1_sa *v1)
 
 	sa_hold(&v1->ike);
 	while ((x = next_turn(v1)) != NULL) {
-		if (v1->ike.state != IKE_ESTABLISHED || !may_begin(v1)) {
+		if (!serves(v1) || !may_begin(v1)) {
 			timer_set(v1->ike.env->timers, &x->linger, TURN_MS);
 			break;
 		}

@@ -397,6 +397,47 @@ test_turns_after_a_close(void **state)
 	play_free(pair.play);
 }
 
+static bool
+ike_up(void *arg)
+{
+	struct pair *pair = arg;
+
+	return gateway_ike_count(pair->left) > 0 &&
+	       gateway_ike_count(pair->right) > 0;
+}
+
+/* What waits for its turn gets it below an SA that was replaced meanwhile. */
+static void
+test_turns_of_a_replaced_sa(void **state)
+{
+	const char *problem;
+	struct pair pair;
+	struct ike_sa *sa;
+	struct ts ts;
+
+	(void)state;
+	begin(&pair, 11);
+	pair.play->weather.delay_min_ms = 200;
+	pair.play->weather.delay_max_ms = 201;
+	for (unsigned i = 2; i < 10; i++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "10.1%u.0.0/16", i);
+		assert_int_equal(ts_parse(&ts, text, &problem), OK);
+		ts_list_add(&pair.left->building[0]->local.subnets, &ts);
+		ts_list_add(&pair.right->building[0]->remote.subnets, &ts);
+	}
+	assert_int_equal(gateway_up(pair.left, "net", 0), OK);
+	assert_true(play_until(pair.play, ike_up, &pair, 60000));
+	sa = gateway_ike(pair.right);
+	assert_non_null(sa);
+	assert_int_equal(sa->engine->rekey(sa), OK);
+	play_run(pair.play, 60000);
+	assert_int_equal(gateway_child_count(pair.left, "net"), 9);
+	assert_true(play_settled(pair.left, pair.right, 1, 9));
+	play_free(pair.play);
+}
+
 /* Several selectors a side: a Quick Mode for each pair. */
 static void
 test_many_quick_modes(void **state)
@@ -1619,6 +1660,7 @@ main(void)
 		cmocka_unit_test(test_both_begin),
 		cmocka_unit_test(test_quick_modes_in_turn),
 		cmocka_unit_test(test_turns_after_a_close),
+		cmocka_unit_test(test_turns_of_a_replaced_sa),
 		cmocka_unit_test(test_many_quick_modes),
 		cmocka_unit_test(test_two_connections),
 		cmocka_unit_test(test_nat),
