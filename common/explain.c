@@ -636,10 +636,22 @@ out:
 /* The peer's word -------------------------------------------------------- */
 
 static void
-refused_proposal(struct block *block, const struct conn *conn, bool in_child)
+refused_proposal(struct block *block, const struct ike_sa *sa,
+    const struct conn *conn, bool in_child)
 {
 	char text[PART];
 
+	/* RFC 2407 4.5: in IKEv1 the mode is part of each proposal. */
+	if (in_child && sa->engine->version == 1) {
+		proposals_text(&conn->esp, text, sizeof text);
+		block_line(block, "offered", "%s, %s", text,
+		    conn->mode == MODE_TRANSPORT ? "transport" : "tunnel");
+		block_line(block, "remedy",
+		    "algorithms in esp= of \"%s\" that the peer allows, and "
+		    "the same type= at both ends",
+		    conn->name);
+		return;
+	}
 	proposals_text(in_child ? &conn->esp : &conn->ike, text, sizeof text);
 	block_line(block, "offered", "%s", text);
 	block_line(block, "remedy",
@@ -697,7 +709,7 @@ explain_refused(struct env *env, const struct ike_sa *sa,
 	block_begin(&block, sa, &sa->remote.addr, what);
 	switch (answer) {
 	case KIND_N_NO_PROPOSAL:
-		refused_proposal(&block, conn, in_child);
+		refused_proposal(&block, sa, conn, in_child);
 		break;
 	case KIND_N_AUTH_FAILED:
 		refused_identity(&block, sa, conn);

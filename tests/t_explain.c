@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "common/engine.h"
 #include "common/env.h"
 #include "common/explain.h"
 #include "common/limit.h"
@@ -374,6 +375,7 @@ test_key(void **state)
 static void
 test_refused(void **state)
 {
+	static const struct engine v1 = { .version = 1 }, v2 = { .version = 2 };
 	static const struct {
 		enum kind answer;
 		bool in_child;
@@ -397,6 +399,7 @@ test_refused(void **state)
 	(void)state;
 	begin(&f);
 	f.sa.conn = one;
+	f.sa.engine = &v2;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		explain_refused(
 		    &f.env, &f.sa, one, cases[i].in_child, cases[i].answer);
@@ -408,8 +411,13 @@ test_refused(void **state)
 	}
 	explain_refused(&f.env, &f.sa, one, true, KIND_N_ERROR);
 	assert_has(&f, "the peer's log may say more");
+	assert_null(strstr(f.line, "type="));
+	f.sa.engine = &v1;
+	explain_refused(&f.env, &f.sa, one, true, KIND_N_NO_PROPOSAL);
+	assert_has(&f, "offered     aes128gcm16, tunnel");
+	assert_has(&f, "and the same type= at both ends");
 	explain_refused(&f.env, &f.sa, NULL, true, KIND_N_ERROR);
-	assert_int_equal(f.lines, 6);
+	assert_int_equal(f.lines, 7);
 	conn_unref(one);
 }
 
