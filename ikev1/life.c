@@ -579,21 +579,32 @@ v1_life_progress(struct v1_sa *v1)
 
 /* Coming up ------------------------------------------------------------- */
 
-/* Once for each SA, so that a replay does nothing. Those that came up while
- * this one was being made are not meant. */
+/* An SA between the same two identities from before v1. Not so what came up
+ * while v1 was being made. */
+static struct v1_sa *
+leftover(struct v1_sa *v1)
+{
+	struct v1_sa *other = v1_same_identity(v1, NULL);
+
+	while (other != NULL &&
+	       (other == v1 || other->ike.id_local == NULL ||
+	           !ident_equal(other->ike.id_local, v1->ike.id_local) ||
+	           other->ike.established_ms >= v1->ike.created_ms))
+		other = v1_same_identity(v1, other);
+	return other;
+}
+
+/* RFC 2407 4.6.3.3. Once for each SA, so that a replay does nothing. Each end
+ * tells people, who may do anything: the search begins anew. */
 void
 v1_life_contact(struct v1_sa *v1)
 {
-	struct v1_sa *other, *next;
+	struct v1_sa *other;
 
 	if (v1->contacted || !v1->ike.env->policy->uniqueids)
 		return;
 	v1->contacted = true;
-	for (other = v1_same_identity(v1, NULL); other != NULL; other = next) {
-		next = v1_same_identity(v1, other);
-		if (other == v1 ||
-		    other->ike.established_ms >= v1->ike.created_ms)
-			continue;
+	while ((other = leftover(v1)) != NULL) {
 		sa_log(&other->ike, LOG_LEVEL_INFO,
 		    "the peer has started anew (INITIAL-CONTACT)");
 		sa_kill(&other->ike, OK, true, "INITIAL-CONTACT");

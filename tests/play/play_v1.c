@@ -1341,6 +1341,44 @@ test_restart(void **state)
 	play_free(pair.play);
 }
 
+/* One host, two identities of ours: a first contact with one says nothing about
+ * the other. */
+static void
+test_first_contact_of_two(void **state)
+{
+	static const char *const own[] = { "@one.example", "@two.example" };
+	struct conn *conn;
+	struct pair pair;
+	size_t i;
+
+	(void)state;
+	pair.play = play_new(35);
+	pair.left = play_gateway(pair.play, "left", "192.0.2.1");
+	pair.right = play_gateway(pair.play, "right", "192.0.2.2");
+	for (i = 0; i < 2; i++) {
+		conn =
+		    gateway_conn(pair.left, i == 0 ? "one" : "two", "192.0.2.2",
+		        i == 0 ? "10.1.0.0/16" : "10.3.0.0/16", "10.2.0.0/16");
+		conn->keyexchange = KEYEX_IKEV1;
+		conn_set_ids(conn, own[i], "@right.example");
+	}
+	conn = gateway_conn(
+	    pair.right, "any", NULL, "10.2.0.0/16", "10.1.0.0/16,10.3.0.0/16");
+	conn->keyexchange = KEYEX_IKEV1;
+	conn_set_ids(conn, "@right.example", "%any");
+	gateway_psk(pair.left, NULL, NULL, "secret 1");
+	gateway_psk(pair.right, NULL, NULL, "secret 1");
+	gateway_load(pair.left);
+	gateway_load(pair.right);
+	assert_int_equal(gateway_up(pair.left, "one", 0), OK);
+	play_run(pair.play, 10000);
+	assert_int_equal(gateway_up(pair.left, "two", 0), OK);
+	play_run(pair.play, 10000);
+	assert_true(play_settled(pair.left, pair.right, 2, 2));
+	assert_int_equal(pair.left->events[EVENT_IKE_DOWN], 0);
+	play_free(pair.play);
+}
+
 /* Refusals of the kernel are told to the peer, and nothing stays. */
 static void
 test_kernel_refuses(void **state)
@@ -1689,6 +1727,7 @@ main(void)
 		cmocka_unit_test(test_isakmp_expiry),
 		cmocka_unit_test(test_lifetimes),
 		cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_first_contact_of_two),
 		cmocka_unit_test(test_kernel_refuses),
 		cmocka_unit_test(test_aggressive),
 		cmocka_unit_test(test_half_open_flood),
