@@ -181,13 +181,15 @@ bundle_next(struct bundle *bundle, const char *pattern, size_t *at)
 /* Files ------------------------------------------------------------------ */
 
 static enum err
-file_read(struct bundle *bundle, const char *pattern, const char *path)
+file_read(const void *arg, struct bundle *bundle, const char *pattern,
+    const char *path)
 {
 	/* A pipe must not hold the daemon up. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat stat;
 	enum err err;
 
+	(void)arg;
 	if (fd < 0)
 		return bundle_add_problem(bundle, pattern, path,
 		    errno == ENOENT ? BUNDLE_ABSENT : strerror(errno));
@@ -203,15 +205,15 @@ file_read(struct bundle *bundle, const char *pattern, const char *path)
 }
 
 enum err
-bundle_read_files(void *arg, struct bundle *bundle, const char *pattern)
+bundle_glob(struct bundle *bundle, const char *pattern, bundle_one *one,
+    const void *arg)
 {
 	glob_t found = { 0 };
 	enum err err = OK;
 	int result;
 
-	(void)arg;
 	if (strpbrk(pattern, "*?[") == NULL || access(pattern, F_OK) == 0)
-		return file_read(bundle, pattern, pattern);
+		return one(arg, bundle, pattern, pattern);
 	result = glob(pattern, 0, NULL, &found);
 	if (result == GLOB_NOSPACE)
 		return ERR_NOMEM;
@@ -219,9 +221,15 @@ bundle_read_files(void *arg, struct bundle *bundle, const char *pattern)
 		/* Nothing matches: remembered, so that nobody asks again. */
 		return bundle_add_problem(bundle, pattern, "", "");
 	for (size_t i = 0; i < found.gl_pathc && err == OK; i++)
-		err = file_read(bundle, pattern, found.gl_pathv[i]);
+		err = one(arg, bundle, pattern, found.gl_pathv[i]);
 	globfree(&found);
 	return err;
+}
+
+enum err
+bundle_read_files(void *arg, struct bundle *bundle, const char *pattern)
+{
+	return bundle_glob(bundle, pattern, file_read, arg);
 }
 
 /* Packing ---------------------------------------------------------------- */

@@ -69,6 +69,14 @@ enum err bundle_add_fd(
 const struct bundle_file *
 bundle_next(struct bundle *bundle, const char *pattern, size_t *at);
 
+/* Adds one file behind pattern, or the problem with it; ERR_NOMEM. */
+typedef enum err bundle_one(const void *arg, struct bundle *bundle,
+    const char *pattern, const char *path);
+/* one() for each match of pattern (glob(7)), in sorted order. A pattern without
+ * wildcards is a path; one with wildcards that matches nothing is remembered as
+ * such. ERR_NOMEM, or what one() answers. */
+enum err bundle_glob(struct bundle *bundle, const char *pattern,
+    bundle_one *one, const void *arg);
 /* The reader for processes that have a file system: glob(7), then every match
  * in sorted order. A pattern without wildcards that is not there is a problem,
  * one with wildcards that matches nothing is not. arg is not used. */

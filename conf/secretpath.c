@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -107,7 +106,7 @@ daemon_may_read(int fd)
 }
 
 static enum err
-read_one(struct bundle *bundle, const char *secrets, const char *pattern,
+read_one(const void *secrets, struct bundle *bundle, const char *pattern,
     const char *path)
 {
 	const char *problem;
@@ -128,23 +127,9 @@ read_one(struct bundle *bundle, const char *secrets, const char *pattern,
 enum err
 secretpath_read(void *arg, struct bundle *bundle, const char *pattern)
 {
-	const char *secrets = arg;
-	const char *problem = secretpath_problem(secrets, pattern);
-	glob_t found = { 0 };
-	enum err err = OK;
-	int result;
+	const char *problem = secretpath_problem(arg, pattern);
 
 	if (problem)
 		return bundle_add_problem(bundle, pattern, pattern, problem);
-	if (!strpbrk(pattern, "*?[") || access(pattern, F_OK) == 0)
-		return read_one(bundle, secrets, pattern, pattern);
-	result = glob(pattern, 0, NULL, &found);
-	if (result == GLOB_NOSPACE)
-		return ERR_NOMEM;
-	if (result != 0)
-		return bundle_add_problem(bundle, pattern, "", "");
-	for (size_t i = 0; i < found.gl_pathc && err == OK; i++)
-		err = read_one(bundle, secrets, pattern, found.gl_pathv[i]);
-	globfree(&found);
-	return err;
+	return bundle_glob(bundle, pattern, read_one, arg);
 }

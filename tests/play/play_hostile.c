@@ -17,30 +17,10 @@
 #include "common/natt.h"
 #include "ikev2/internal.h"
 #include "tests/play/play.h"
+#include "tests/play/world.h"
 
 #define SECOND 1000ull
 #define MINUTE (60 * SECOND)
-
-struct world {
-	struct play *play;
-	struct gateway *left, *right;
-};
-
-static struct world
-world_of(uint64_t seed)
-{
-	struct world world = { .play = play_new(seed) };
-
-	play_pair(world.play, &world.left, &world.right, KEYEX_IKEV2);
-	return world;
-}
-
-static void
-reload(struct world *world)
-{
-	gateway_load(world->left);
-	gateway_load(world->right);
-}
 
 /* What is known of an SA: all that its peer needs to go on with it. */
 struct hand {
@@ -158,7 +138,7 @@ right_verifies(void *arg)
 static void
 second_auth_while_first_is_verified(void **state)
 {
-	struct world world = world_of(1);
+	struct world world = world_v2(1);
 	struct v2_writer writer;
 	struct conn *conn;
 	struct ike_sa *sa;
@@ -170,7 +150,7 @@ second_auth_while_first_is_verified(void **state)
 	conn = gateway_conn(
 	    world.right, "second", "192.0.2.1", "10.2.0.0/16", "10.9.0.0/16");
 	conn_set_ids(conn, "right.example", "b.example");
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	assert_true(
 	    play_until(world.play, right_verifies, world.right, 5 * SECOND));
@@ -201,7 +181,7 @@ left_failed(void *arg)
 static void
 second_auth_after_refusal(void **state)
 {
-	struct world world = world_of(2);
+	struct world world = world_v2(2);
 	struct v2_writer writer;
 	struct hand hand;
 	uint64_t packets;
@@ -318,7 +298,7 @@ fragments_of_strangers(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-		world = world_of(20 + i);
+		world = world_v2(20 + i);
 		world.play->tap = drop_auth;
 		assert_int_equal(gateway_up(world.left, "net", 0), OK);
 		assert_true(play_until(
@@ -356,7 +336,7 @@ up(struct world *world)
 static void
 ids_do_not_wrap(void **state)
 {
-	struct world world = world_of(3);
+	struct world world = world_v2(3);
 	struct v2_writer writer;
 	struct v2_sa *v2;
 	struct hand hand;
@@ -411,7 +391,7 @@ count_line(struct log *log, enum log_level level, const char *line)
 static void
 forged_answers_fill_no_log(void **state)
 {
-	struct world world = world_of(6);
+	struct world world = world_v2(6);
 	struct wire_header header = {
 		.spi_r = 1,
 		.major = 2,
@@ -453,7 +433,7 @@ forged_answers_fill_no_log(void **state)
 static void
 bad_values_fill_no_log(void **state)
 {
-	struct world world = world_of(7);
+	struct world world = world_v2(7);
 	struct endpoint from, to;
 	struct last last = { 0 };
 	unsigned i;
@@ -499,7 +479,7 @@ world_behind_nat(uint64_t seed)
 	gateway_conn(world.right, "net", NULL, "10.2.0.0/16", "10.1.0.0/16");
 	gateway_psk(world.left, NULL, NULL, "x");
 	gateway_psk(world.right, NULL, NULL, "x");
-	reload(&world);
+	world_reload(&world);
 	up(&world);
 	return world;
 }
@@ -578,7 +558,7 @@ nobody_goes_back_to_500(void **state)
 static void
 initial_contact_is_for_a_pair(void **state)
 {
-	struct world world = world_of(6);
+	struct world world = world_v2(6);
 	struct conn *conn;
 
 	(void)state;
@@ -590,7 +570,7 @@ initial_contact_is_for_a_pair(void **state)
 	conn = gateway_conn(
 	    world.right, "two", "192.0.2.1", "10.4.0.0/16", "10.3.0.0/16");
 	conn_set_ids(conn, "two.example", "left.example");
-	reload(&world);
+	world_reload(&world);
 	up(&world);
 	assert_int_equal(gateway_up(world.left, "two", 0), OK);
 	play_run(world.play, 10 * SECOND);
@@ -617,14 +597,14 @@ child_of_another_connection(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-		world = world_of(7 + i);
+		world = world_v2(7 + i);
 		gateway_conn(world.left, "two", "192.0.2.2", "10.3.0.0/16",
 		    "10.4.0.0/16")
 		    ->keyexchange = KEYEX_IKEV2;
 		conn_set_ike(gateway_conn(world.right, "two", "192.0.2.1",
 		                 "10.4.0.0/16", "10.3.0.0/16"),
 		    row[i].ike);
-		reload(&world);
+		world_reload(&world);
 		up(&world);
 		assert_int_equal(gateway_up(world.left, "two", 0), OK);
 		play_run(world.play, 10 * SECOND);
@@ -640,13 +620,13 @@ child_of_another_connection(void **state)
 static size_t
 work_before_refusal(bool known)
 {
-	struct world world = world_of(20);
+	struct world world = world_v2(20);
 	size_t most = 0;
 
 	conn_set_ids(world.left->building[0], "left.example", NULL);
 	conn_set_ids(world.right->building[0], NULL,
 	    known ? "left.example" : "other.example");
-	reload(&world);
+	world_reload(&world);
 	snprintf(world.right->vault.psk[0].psk,
 	    sizeof(world.right->vault.psk[0].psk), "another");
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);

@@ -15,77 +15,28 @@
 #include "common/buf.h"
 #include "ikev2/v2.h"
 #include "tests/play/play.h"
+#include "tests/play/world.h"
 
 #define SECOND 1000ull
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
-
-struct world {
-	struct play *play;
-	struct gateway *left, *right;
-};
-
-static struct world
-world_of(uint64_t seed)
-{
-	struct world world = { .play = play_new(seed) };
-
-	play_pair(world.play, &world.left, &world.right, KEYEX_IKEV2);
-	return world;
-}
-
-static void
-reload(struct world *world)
-{
-	gateway_load(world->left);
-	gateway_load(world->right);
-}
-
-static bool
-quiet(void *arg)
-{
-	struct world *world = arg;
-
-	return gateway_idle(world->left) && gateway_idle(world->right) &&
-	       world->left->kernel.sa_count ==
-	           2 * gateway_child_count(world->left, NULL) &&
-	       world->right->kernel.sa_count ==
-	           2 * gateway_child_count(world->right, NULL);
-}
-
-/* Nothing is under way any more, probes of liveness included, and both hold
- * the same. */
-static bool
-settles(struct world *world, size_t ikes, size_t children)
-{
-	play_until(world->play, quiet, world, 10 * MINUTE);
-	return play_settled(world->left, world->right, ikes, children);
-}
 
 static void
 connect(struct world *world)
 {
 	assert_int_equal(gateway_up(world->left, "net", 0), OK);
 	play_run(world->play, 5 * SECOND);
-	assert_true(settles(world, 1, 1));
-}
-
-static bool
-flows(const struct world *world)
-{
-	return play_traffic(
-	           world->left, world->right, "10.1.0.1", "10.2.0.1") &&
-	       play_traffic(world->right, world->left, "10.2.0.1", "10.1.0.1");
+	assert_true(world_settles(world, 1, 1));
 }
 
 /* A world with one tunnel up. */
 static struct world
 world_up(uint64_t seed)
 {
-	struct world world = world_of(seed);
+	struct world world = world_v2(seed);
 
 	connect(&world);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	return world;
 }
 
@@ -156,20 +107,20 @@ every_suite(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(suites) / sizeof(suites[0]); i++) {
-		world = world_of(100 + i);
+		world = world_v2(100 + i);
 		conn_set_ike(world.left->building[0], suites[i][0]);
 		conn_set_ike(world.right->building[0], suites[i][0]);
 		conn_set_esp(world.left->building[0], suites[i][1]);
 		conn_set_esp(world.right->building[0], suites[i][1]);
-		reload(&world);
+		world_reload(&world);
 		connect(&world);
-		assert_true(flows(&world));
+		assert_true(world_flows(&world));
 		act(world.left, ACT_CHILD_REKEY);
 		play_run(world.play, 20 * SECOND);
 		act(world.right, ACT_REKEY);
 		play_run(world.play, 20 * SECOND);
-		assert_true(settles(&world, 1, 1));
-		assert_true(flows(&world));
+		assert_true(world_settles(&world, 1, 1));
+		assert_true(world_flows(&world));
 		play_free(world.play);
 	}
 }
@@ -188,9 +139,9 @@ over_ipv6(void **state)
 	    "10.1.0.0/16,fd01::/48");
 	gateway_psk(world.left, NULL, NULL, "six");
 	gateway_psk(world.right, NULL, NULL, "six");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	assert_true(
 	    play_traffic(world.left, world.right, "fd01::1", "fd02::1"));
 	play_free(world.play);
@@ -213,7 +164,7 @@ bad_weather(void **state)
 
 	(void)state;
 	for (seed = 1; seed <= 60; seed++) {
-		world = world_of(seed);
+		world = world_v2(seed);
 		world.play->weather.loss_permille = 200;
 		world.play->weather.duplicate_permille = 100;
 		world.play->weather.reorder_permille = 200;
@@ -222,8 +173,8 @@ bad_weather(void **state)
 		    play_until(world.play, both_up, &world, 5 * MINUTE));
 		world.play->weather.loss_permille = 0;
 		play_run(world.play, 2 * MINUTE);
-		assert_true(settles(&world, 1, 1));
-		assert_true(flows(&world));
+		assert_true(world_settles(&world, 1, 1));
+		assert_true(world_flows(&world));
 		play_free(world.play);
 	}
 }
@@ -231,7 +182,7 @@ bad_weather(void **state)
 static void
 many_at_once(void **state)
 {
-	struct world world = world_of(7);
+	struct world world = world_v2(7);
 
 	(void)state;
 	/* Both ends begin at the same moment: two IKE SAs stand, each whole. */
@@ -241,7 +192,7 @@ many_at_once(void **state)
 	assert_true(gateway_ike_count(world.left) >= 1);
 	assert_int_equal(
 	    gateway_ike_count(world.left), gateway_ike_count(world.right));
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 }
 
@@ -250,13 +201,13 @@ many_at_once(void **state)
 static void
 another_group_is_wanted(void **state)
 {
-	struct world world = world_of(11);
+	struct world world = world_v2(11);
 
 	(void)state;
 	conn_set_ike(
 	    world.left->building[0], "aes128-sha256-ecp256-curve25519");
 	conn_set_ike(world.right->building[0], "aes128-sha256-curve25519");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	assert_ptr_equal(
 	    gateway_ike(world.left)->suite.kex, alg_get(ALG_CURVE25519));
@@ -336,7 +287,7 @@ forged_answers_end_nothing(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(forgeries) / sizeof(forgeries[0]); i++) {
-		world = world_of(20 + i);
+		world = world_v2(20 + i);
 		forgery = forgeries[i];
 		forgery.world = &world;
 		world.play->tap = forge_answers;
@@ -361,7 +312,7 @@ want_cookies(struct gateway *gw)
 static void
 cookies(void **state)
 {
-	struct world world = world_of(30);
+	struct world world = world_v2(30);
 
 	(void)state;
 	want_cookies(world.right);
@@ -369,13 +320,13 @@ cookies(void **state)
 	assert_int_equal(world.right->env.counter[COUNTER_COOKIES_SENT], 1);
 	play_free(world.play);
 	/* With another group on top: RFC 7296 2.6.1. */
-	world = world_of(31);
+	world = world_v2(31);
 	want_cookies(world.right);
 	conn_set_ike(
 	    world.left->building[0], "aes128-sha256-ecp256-curve25519");
-	reload(&world);
+	world_reload(&world);
 	conn_set_ike(world.right->building[0], "aes128-sha256-curve25519");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	play_free(world.play);
 }
@@ -434,7 +385,7 @@ replay(struct world *world, const struct recorder *recorder, size_t n)
 static void
 repeats_get_the_same_octets(void **state)
 {
-	struct world world = world_of(33);
+	struct world world = world_v2(33);
 	struct recorder *recorder = recorder_on(&world);
 	size_t i, before, n = 0;
 
@@ -457,13 +408,13 @@ repeats_get_the_same_octets(void **state)
 			assert_memory_equal(recorder->packet[i].octets,
 			    recorder->packet[n].octets,
 			    recorder->packet[n].len);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	/* The whole conversation again: nothing new comes of it. */
 	before = recorder->count;
 	for (i = 0; i < before; i++)
 		replay(&world, recorder, i);
 	play_run(world.play, 10 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.right->events[EVENT_IKE_UP], 1);
 	assert_int_equal(world.right->events[EVENT_CHILD_UP], 1);
 	/* Repeats of the last request got the same answer (RFC 7296 2.1). */
@@ -485,11 +436,11 @@ repeats_get_the_same_octets(void **state)
 static void
 no_proposal_in_common(void **state)
 {
-	struct world world = world_of(34);
+	struct world world = world_v2(34);
 
 	(void)state;
 	conn_set_ike(world.left->building[0], "aes128-sha1-modp1024");
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, 10 * SECOND);
 	assert_int_equal(world.left->events[EVENT_IKE_FAILED], 1);
@@ -498,14 +449,14 @@ no_proposal_in_common(void **state)
 	assert_int_equal(world.right->events[EVENT_EXPLAIN], 2);
 	assert_non_null(strstr(world.right->explained, "modp1024"));
 	assert_int_equal(world.right->env.sadb->count, 0);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
 static void
 nobody_there(void **state)
 {
-	struct world world = world_of(35);
+	struct world world = world_v2(35);
 
 	(void)state;
 	gateway_silence(world.right, true);
@@ -520,7 +471,7 @@ nobody_there(void **state)
 static void
 half_open_ends(void **state)
 {
-	struct world world = world_of(36);
+	struct world world = world_v2(36);
 
 	(void)state;
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
@@ -540,7 +491,7 @@ half_open_ends(void **state)
 static void
 wrong_psk(void **state)
 {
-	struct world world = world_of(40);
+	struct world world = world_v2(40);
 
 	(void)state;
 	snprintf(world.right->vault.psk[0].psk, 80, "something else");
@@ -552,14 +503,14 @@ wrong_psk(void **state)
 	assert_int_equal(world.right->events[EVENT_IKE_UP], 0);
 	assert_int_equal(world.right->kernel.added, 0);
 	play_run(world.play, MINUTE);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
 static void
 no_psk(void **state)
 {
-	struct world world = world_of(41);
+	struct world world = world_v2(41);
 
 	(void)state;
 	world.left->vault.psk[0].one = NULL;
@@ -576,41 +527,41 @@ no_psk(void **state)
 static void
 identities(void **state)
 {
-	struct world world = world_of(42);
+	struct world world = world_v2(42);
 
 	(void)state;
 	conn_set_ids(world.left->building[0], "left.example", "right.example");
 	conn_set_ids(world.right->building[0], "right.example", "left.example");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	play_free(world.play);
 	/* One that the responder does not know. */
-	world = world_of(43);
+	world = world_v2(43);
 	conn_set_ids(world.left->building[0], "left.example", NULL);
 	conn_set_ids(
 	    world.right->building[0], "right.example", "other.example");
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, MINUTE);
 	assert_int_equal(world.right->events[EVENT_EXPLAIN], 1);
 	assert_non_null(strstr(world.right->explained, "left.example"));
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 	/* A responder that is not who was meant. */
-	world = world_of(44);
+	world = world_v2(44);
 	conn_set_ids(world.left->building[0], NULL, "meant.example");
 	conn_set_ids(world.right->building[0], "other.example", NULL);
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, MINUTE);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
 static void
 connection_by_identity(void **state)
 {
-	struct world world = world_of(45);
+	struct world world = world_v2(45);
 	struct conn *conn;
 
 	(void)state;
@@ -624,7 +575,7 @@ connection_by_identity(void **state)
 	conn = gateway_conn(
 	    world.right, "third", NULL, "10.2.0.0/16", "10.1.0.0/16");
 	conn_set_ids(conn, "right.example", NULL);
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	assert_string_equal(gateway_ike(world.right)->conn->name, "second");
 	assert_string_equal(gateway_child(world.right)->conn->name, "second");
@@ -636,7 +587,7 @@ connection_by_identity(void **state)
 static void
 identity_does_not_weaken(void **state)
 {
-	struct world world = world_of(46);
+	struct world world = world_v2(46);
 	struct conn *conn;
 
 	(void)state;
@@ -647,17 +598,17 @@ identity_does_not_weaken(void **state)
 	conn = gateway_conn(
 	    world.right, "strict", "192.0.2.1", "10.2.0.0/16", "10.1.0.0/16");
 	conn_set_ids(conn, NULL, "b.example");
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, MINUTE);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
 static void
 best_psk_wins(void **state)
 {
-	struct world world = world_of(47);
+	struct world world = world_v2(47);
 
 	(void)state;
 	conn_set_ids(world.left->building[0], "left.example", "right.example");
@@ -665,7 +616,7 @@ best_psk_wins(void **state)
 	gateway_psk(world.left, "left.example", "right.example", "ours");
 	gateway_psk(world.right, "right.example", "left.example", "ours");
 	gateway_psk(world.right, "left.example", NULL, "not this one");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	play_free(world.play);
 }
@@ -673,15 +624,15 @@ best_psk_wins(void **state)
 static void
 child_fails_alone(void **state)
 {
-	struct world world = world_of(48);
+	struct world world = world_v2(48);
 
 	(void)state;
 	/* RFC 7296 1.2: the IKE SA stays, by either reason. */
 	conn_set_esp(world.right->building[0], "aes256gcm16");
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 0));
+	assert_true(world_settles(&world, 1, 0));
 	assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 1);
 	assert_non_null(strstr(world.left->failed, "NO_PROPOSAL"));
 	/* The connection is put right, and the child comes up below it. */
@@ -689,17 +640,17 @@ child_fails_alone(void **state)
 	gateway_load(world.right);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
-	assert_true(flows(&world));
+	assert_true(world_settles(&world, 1, 1));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 
-	world = world_of(49);
+	world = world_v2(49);
 	world.left->building[0]->remote.subnets.item[0] =
 	    ts_from_prefix(&(struct addr){ ADDR_V4, { 172, 16, 0, 0 } }, 12);
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 0));
+	assert_true(world_settles(&world, 1, 0));
 	assert_non_null(strstr(world.left->failed, "TS_UNACCEPTABLE"));
 	play_free(world.play);
 }
@@ -718,9 +669,9 @@ narrowing(void **state)
 	    "10.0.0.0/14");
 	gateway_psk(world.left, NULL, NULL, "x");
 	gateway_psk(world.right, NULL, NULL, "x");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	assert_true(
 	    play_traffic(world.left, world.right, "10.3.0.7", "10.4.0.7"));
 	assert_false(
@@ -729,7 +680,7 @@ narrowing(void **state)
 	    play_traffic(world.left, world.right, "10.1.0.7", "10.5.0.7"));
 	act(world.right, ACT_CHILD_REKEY);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_true(
 	    play_traffic(world.left, world.right, "10.3.0.7", "10.4.0.7"));
 	play_free(world.play);
@@ -744,17 +695,17 @@ transport(struct world *world)
 	    MODE_TRANSPORT;
 	gateway_psk(world->left, NULL, NULL, "x");
 	gateway_psk(world->right, NULL, NULL, "x");
-	reload(world);
+	world_reload(world);
 	assert_int_equal(gateway_up(world->left, "host", 0), OK);
 	play_run(world->play, 5 * SECOND);
-	assert_true(settles(world, 1, 1));
+	assert_true(world_settles(world, 1, 1));
 	assert_int_equal(gateway_child(world->left)->mode, MODE_TRANSPORT);
 	assert_int_equal(gateway_child(world->right)->mode, MODE_TRANSPORT);
 	act(world->left, ACT_CHILD_REKEY);
 	play_run(world->play, 20 * SECOND);
 	act(world->right, ACT_CHILD_REKEY);
 	play_run(world->play, 20 * SECOND);
-	assert_true(settles(world, 1, 1));
+	assert_true(world_settles(world, 1, 1));
 }
 
 static void
@@ -788,12 +739,12 @@ transport_mode(void **state)
 
 	/* Only one end wants it: the connection says so, and no tunnel takes
 	 * its place. */
-	world = world_of(53);
+	world = world_v2(53);
 	world.left->building[0]->mode = MODE_TRANSPORT;
-	reload(&world);
+	world_reload(&world);
 	assert_int_equal(gateway_up(world.left, "net", 0), OK);
 	play_run(world.play, 10 * SECOND);
-	assert_true(settles(&world, 1, 0));
+	assert_true(world_settles(&world, 1, 0));
 	play_free(world.play);
 }
 
@@ -805,7 +756,7 @@ initial_contact(void **state)
 	(void)state;
 	gateway_restart(world.left);
 	connect(&world);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	assert_int_equal(world.right->events[EVENT_IKE_DOWN], 1);
 	play_free(world.play);
 	/* uniqueids=no: both stay. */
@@ -832,7 +783,7 @@ kernel_refuses(void **state)
 	for (i = 0; i < sizeof(ops); i++) {
 		for (side = 0; side < 2; side++) {
 			for (count = 1; count < 3; count++) {
-				world = world_of(60 + i);
+				world = world_v2(60 + i);
 				gw = side == 0 ? world.left : world.right;
 				gw->kernel.refuse_op = ops[i];
 				gw->kernel.refuse_count = count;
@@ -841,12 +792,12 @@ kernel_refuses(void **state)
 				play_run(world.play, MINUTE);
 				gw->kernel.refuse_count = 0;
 				/* No child, or no SA at all; nothing halved. */
-				assert_true(settles(
+				assert_true(world_settles(
 				    &world, gateway_ike_count(world.left), 0));
 				assert_int_equal(
 				    gateway_up(world.left, "net", 0), OK);
 				play_run(world.play, 5 * SECOND);
-				assert_true(settles(&world, 1, 1));
+				assert_true(world_settles(&world, 1, 1));
 				/* And in a rekey: the old child stays, or
 				 * none. */
 				gw->kernel.refuse_count = 1;
@@ -854,7 +805,7 @@ kernel_refuses(void **state)
 				play_run(world.play, MINUTE);
 				gw->kernel.refuse_count = 0;
 				play_run(world.play, 10 * MINUTE);
-				assert_true(settles(&world, 1,
+				assert_true(world_settles(&world, 1,
 				    gateway_child_count(world.left, NULL)));
 				play_free(world.play);
 			}
@@ -905,10 +856,10 @@ fragmentation(void **state)
 
 	(void)state;
 	for (seed = 70; seed < 80; seed++) {
-		world = world_of(seed);
+		world = world_v2(seed);
 		sizes.largest = sizes.fragments = 0;
 		swell(&world);
-		reload(&world);
+		world_reload(&world);
 		world.play->tap = measure;
 		world.play->tap_arg = &sizes;
 		if (seed > 70) {
@@ -920,17 +871,17 @@ fragmentation(void **state)
 		assert_true(
 		    play_until(world.play, both_up, &world, 5 * MINUTE));
 		play_run(world.play, MINUTE);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		assert_true(sizes.fragments >= 2);
 		assert_true(sizes.largest <= 1280 - 28);
 		play_free(world.play);
 	}
 	/* One that does not want it gets whole messages. */
-	world = world_of(81);
+	world = world_v2(81);
 	sizes.largest = sizes.fragments = 0;
 	swell(&world);
 	world.right->building[0]->fragmentation = FRAG_NO;
-	reload(&world);
+	world_reload(&world);
 	world.play->tap = measure;
 	world.play->tap_arg = &sizes;
 	connect(&world);
@@ -954,7 +905,7 @@ world_behind_nat(uint64_t seed, struct fake_nat **nat)
 	gateway_conn(world.right, "net", NULL, "10.2.0.0/16", "10.1.0.0/16");
 	gateway_psk(world.left, NULL, NULL, "x");
 	gateway_psk(world.right, NULL, NULL, "x");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	return world;
 }
@@ -973,7 +924,7 @@ behind_nat(void **state)
 	assert_true(sa->natt && !sa->nat_local && sa->nat_remote && sa->encap);
 	assert_true(gateway_child(world.left)->encap);
 	assert_true(gateway_child(world.right)->encap);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	/* Every 20 s, and only from behind the NAT. */
 	play_run(world.play, 205 * SECOND);
 	assert_in_range(world.left->net.keepalives, 9, 11);
@@ -986,7 +937,7 @@ behind_nat(void **state)
 	assert_int_not_equal(sa->remote.port, port);
 	assert_int_equal(
 	    gateway_child(world.right)->remote.port, sa->remote.port);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	/* The heirs know what their forebears knew. */
 	act(world.right, ACT_REKEY);
 	play_run(world.play, 5 * SECOND);
@@ -997,7 +948,7 @@ behind_nat(void **state)
 	play_run(world.play, 30 * SECOND);
 	act(world.right, ACT_CHILD_REKEY);
 	play_run(world.play, 30 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_true(world.left->net.keepalives > 11);
 	play_free(world.play);
 }
@@ -1027,7 +978,7 @@ nobody_moves_without_nat(void **state)
 	play_run(world.play, 30 * SECOND);
 	assert_true(addr_equal(
 	    &gateway_ike(world.right)->remote.addr, &world.left->addr));
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 	free(recorder);
 }
@@ -1035,11 +986,11 @@ nobody_moves_without_nat(void **state)
 static void
 forced_encapsulation(void **state)
 {
-	struct world world = world_of(92);
+	struct world world = world_v2(92);
 
 	(void)state;
 	world.left->building[0]->forceencaps = true;
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	assert_true(gateway_child(world.left)->encap);
 	assert_true(gateway_child(world.right)->encap);
@@ -1047,9 +998,9 @@ forced_encapsulation(void **state)
 	play_run(world.play, MINUTE);
 	assert_int_equal(world.left->net.keepalives, 0);
 	play_free(world.play);
-	world = world_of(93);
+	world = world_v2(93);
 	world.right->building[0]->forceencaps = true;
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	assert_true(gateway_child(world.left)->encap);
 	assert_true(gateway_child(world.right)->encap);
@@ -1060,7 +1011,7 @@ forced_encapsulation(void **state)
 static void
 float_without_nat(void **state)
 {
-	struct world world = world_of(94);
+	struct world world = world_v2(94);
 	struct conn *conn = policy_conn(world.left->env.policy, "net");
 	struct endpoint local = { world.left->addr, NATT_PORT };
 	struct endpoint remote = { world.right->addr, NATT_PORT };
@@ -1071,7 +1022,7 @@ float_without_nat(void **state)
 	                     &world.left->env, conn, &local, &remote, &sa),
 	    OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_true(gateway_ike(world.right)->natt);
 	assert_false(gateway_child(world.left)->encap);
 	play_free(world.play);
@@ -1082,7 +1033,7 @@ float_without_nat(void **state)
 static void
 another_child(void **state)
 {
-	struct world world = world_of(100);
+	struct world world = world_v2(100);
 
 	(void)state;
 	gateway_conn(
@@ -1093,20 +1044,20 @@ another_child(void **state)
 	world.right->building[1]->keyexchange = KEYEX_IKEV2;
 	conn_set_esp(world.left->building[1], "aes128-sha256-ecp256");
 	conn_set_esp(world.right->building[1], "aes128-sha256-ecp256");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	assert_int_equal(gateway_up(world.left, "more", 0), OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 2));
+	assert_true(world_settles(&world, 1, 2));
 	assert_true(
 	    play_traffic(world.left, world.right, "10.11.0.1", "10.12.0.1"));
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	/* One goes, the other stays. */
 	assert_int_equal(gateway_child_count(world.right, "more"), 1);
 	gateway_ike(world.right)
 	    ->engine->child_close(gateway_ike(world.right)->children);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -1127,7 +1078,7 @@ packet_comes_first(void **state)
 	        policy_conn(world.left->env.policy, "net"), packet),
 	    OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 2));
+	assert_true(world_settles(&world, 1, 2));
 	play_free(world.play);
 }
 
@@ -1153,16 +1104,16 @@ child_rekey(void **state)
 		for (turn = 0; turn < 2; turn++) {
 			if (i == 3 && turn == 0)
 				continue; /* refused: the other has no group */
-			world = world_of(110 + i);
+			world = world_v2(110 + i);
 			conn_set_esp(world.left->building[0], esp[i][0]);
 			conn_set_esp(world.right->building[0], esp[i][1]);
-			reload(&world);
+			world_reload(&world);
 			connect(&world);
 			gw = turn == 0 ? world.left : world.right;
 			spi = gateway_child(gw)->spi_in;
 			act(gw, ACT_CHILD_REKEY);
 			play_run(world.play, 20 * SECOND);
-			assert_true(settles(&world, 1, 1));
+			assert_true(world_settles(&world, 1, 1));
 			assert_int_not_equal(gateway_child(gw)->spi_in, spi);
 			assert_int_equal(
 			    world.left->events[EVENT_CHILD_REKEYED], 1);
@@ -1172,7 +1123,7 @@ child_rekey(void **state)
 			    world.right->events[EVENT_CHILD_DOWN], 0);
 			assert_int_equal(
 			    world.left->events[EVENT_CHILD_DOWN], 0);
-			assert_true(flows(&world));
+			assert_true(world_flows(&world));
 			play_free(world.play);
 		}
 	}
@@ -1189,14 +1140,14 @@ child_rekey_refused(void **state)
 	gateway_load(world.right);
 	act(world.left, ACT_CHILD_REKEY);
 	play_run(world.play, 10 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 0);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	conn_set_esp(world.right->building[0], "aes128-sha256");
 	gateway_load(world.right);
 	play_run(world.play, MINUTE);
 	assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 1);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -1210,8 +1161,8 @@ child_not_found(void **state)
 	child_kill(gateway_child(world.right), OK, false, "lost");
 	act(world.left, ACT_CHILD_REKEY);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
-	assert_true(flows(&world));
+	assert_true(world_settles(&world, 1, 1));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 }
 
@@ -1233,14 +1184,14 @@ ike_rekey(void **state)
 			serial = old->serial;
 			act(gw, ACT_REKEY);
 			play_run(world.play, 20 * SECOND);
-			assert_true(settles(&world, 1, 1));
+			assert_true(world_settles(&world, 1, 1));
 			assert_int_not_equal(gateway_ike(gw)->serial, serial);
 			/* RFC 7296 3.1: who rekeyed is the initiator now. */
 			assert_true(gateway_ike(gw)->initiator);
-			assert_true(flows(&world));
+			assert_true(world_flows(&world));
 			act(gw, ACT_CHILD_REKEY);
 			play_run(world.play, 20 * SECOND);
-			assert_true(settles(&world, 1, 1));
+			assert_true(world_settles(&world, 1, 1));
 		}
 		assert_int_equal(world.left->events[EVENT_IKE_DOWN], 0);
 		assert_int_equal(world.right->events[EVENT_IKE_DOWN], 0);
@@ -1248,7 +1199,7 @@ ike_rekey(void **state)
 		assert_int_equal(world.right->events[EVENT_IKE_REKEYED], 4);
 		act(world.left, ACT_CLOSE);
 		play_run(world.play, 20 * SECOND);
-		assert_true(settles(&world, 0, 0));
+		assert_true(world_settles(&world, 0, 0));
 		play_free(world.play);
 	}
 }
@@ -1264,14 +1215,14 @@ ike_rekey_to_other_algorithms(void **state)
 	    "aes256gcm16-prfsha512-ecp384,aes128-sha256-ecp256");
 	conn_set_ike(world.right->building[0],
 	    "aes128-sha256-ecp256,aes256gcm16-prfsha512-ecp384");
-	reload(&world);
+	world_reload(&world);
 	act(world.left, ACT_REKEY);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	act(world.left, ACT_CHILD_REKEY);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
-	assert_true(flows(&world));
+	assert_true(world_settles(&world, 1, 1));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 }
 
@@ -1292,7 +1243,7 @@ collisions(void **state)
 		for (other = 0; other < ACTS; other++)
 			for (offset = 0; offset < 40; offset += 3)
 				for (storm = 0; storm < 3; storm++) {
-					world = world_of(++seed);
+					world = world_v2(++seed);
 					connect(&world);
 					if (storm > 0) {
 						world.play->weather
@@ -1312,7 +1263,8 @@ collisions(void **state)
 					ikes = gateway_ike_count(world.left);
 					children = gateway_child_count(
 					    world.left, NULL);
-					if (!settles(&world, ikes, children))
+					if (!world_settles(
+					        &world, ikes, children))
 						fail_msg(
 						    "seed %llu: %u against %u, "
 						    "%u ms, storm %u",
@@ -1327,7 +1279,8 @@ collisions(void **state)
 					    other != ACT_CHILD_CLOSE &&
 					    storm < 2) {
 						assert_true(children >= 1);
-						assert_true(flows(&world));
+						assert_true(
+						    world_flows(&world));
 					}
 					resolved +=
 					    world.left->env
@@ -1395,7 +1348,7 @@ both_begin_at_once(void **state)
 {
 	(void)state;
 	for (unsigned round = 0; round < 600; round++) {
-		struct world world = world_of(28000 + round);
+		struct world world = world_v2(28000 + round);
 		unsigned offset = round % 40;
 
 		world.play->tap = drop_late_auth;
@@ -1446,10 +1399,10 @@ collision_with_late_response(void **state)
 		act(world.right, ACT_CHILD_REKEY);
 		for (unsigned i = 0; i < 100; i++) {
 			play_run(world.play, 100);
-			assert_true(flows(&world));
+			assert_true(world_flows(&world));
 		}
 		assert_true(lost);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		play_free(world.play);
 	}
 }
@@ -1465,13 +1418,13 @@ same_rekey_from_both_sides(void **state)
 	(void)state;
 	for (seed = 1; seed <= 40; seed++) {
 		for (i = 0; i < 2; i++) {
-			world = world_of(seed);
+			world = world_v2(seed);
 			connect(&world);
 			act(world.left, acts[i]);
 			act(world.right, acts[i]);
 			play_run(world.play, 30 * SECOND);
-			assert_true(settles(&world, 1, 1));
-			assert_true(flows(&world));
+			assert_true(world_settles(&world, 1, 1));
+			assert_true(world_flows(&world));
 			met += world.left->env.counter[COUNTER_COLLISIONS] +
 			       world.right->env.counter[COUNTER_COLLISIONS];
 			assert_int_equal(
@@ -1509,7 +1462,7 @@ closed_in_mid_rekey(void **state)
 				play_run(world.play, ms);
 				act(world.left, ends[n]);
 				play_run(world.play, 30 * SECOND);
-				assert_true(settles(&world, n == 0, 0));
+				assert_true(world_settles(&world, n == 0, 0));
 				play_free(world.play);
 			}
 		}
@@ -1525,12 +1478,12 @@ closed_in_mid_handshake(void **state)
 
 	(void)state;
 	for (ms = 0; ms < 100; ms += 2) {
-		world = world_of(4000 + ms);
+		world = world_v2(4000 + ms);
 		assert_int_equal(gateway_up(world.left, "net", 0), OK);
 		play_run(world.play, ms);
 		v2_engine.close(world.left->env.sadb->first);
 		play_run(world.play, MINUTE);
-		assert_true(settles(&world, 0, 0));
+		assert_true(world_settles(&world, 0, 0));
 		play_free(world.play);
 	}
 }
@@ -1538,15 +1491,15 @@ closed_in_mid_handshake(void **state)
 static void
 dead_peer(void **state)
 {
-	struct world world = world_of(130);
+	struct world world = world_v2(130);
 
 	(void)state;
 	world.left->building[0]->dpd_delay_ms = 30 * SECOND;
 	world.right->building[0]->dpd_delay_ms = 30 * SECOND;
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	play_run(world.play, HOUR);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_PEER_DEAD], 0);
 	gateway_silence(world.right, true);
 	play_run(world.play, 150 * SECOND);
@@ -1561,7 +1514,7 @@ dead_peer(void **state)
 static void
 one_week(void **state)
 {
-	struct world world = world_of(131);
+	struct world world = world_v2(131);
 	unsigned hour;
 
 	(void)state;
@@ -1572,7 +1525,7 @@ one_week(void **state)
 	world.left->building[0]->dpd_delay_ms = 5 * MINUTE;
 	conn_set_esp(world.left->building[0], "aes128-sha256-curve25519");
 	conn_set_esp(world.right->building[0], "aes128-sha256-curve25519");
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	world.play->weather.loss_permille = 50;
 	world.play->weather.duplicate_permille = 20;
@@ -1580,7 +1533,7 @@ one_week(void **state)
 	for (hour = 0; hour < 7 * 24; hour++) {
 		play_run(world.play, HOUR);
 		assert_true(gateway_ike_count(world.left) >= 1);
-		assert_true(flows(&world));
+		assert_true(world_flows(&world));
 	}
 	world.play->weather.loss_permille = 0;
 	play_run(world.play, 3 * MINUTE);
@@ -1600,19 +1553,19 @@ one_week(void **state)
 static void
 lifetimes_end(void **state)
 {
-	struct world world = world_of(132);
+	struct world world = world_v2(132);
 
 	(void)state;
 	world.left->building[0]->ike_lifetime_ms = 3 * HOUR;
 	world.left->building[0]->lifetime_ms = HOUR;
 	world.left->building[0]->rekey = false;
 	world.right->building[0]->rekey = false;
-	reload(&world);
+	world_reload(&world);
 	connect(&world);
 	play_run(world.play, HOUR + MINUTE);
-	assert_true(settles(&world, 1, 0));
+	assert_true(world_settles(&world, 1, 0));
 	play_run(world.play, 2 * HOUR);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
@@ -1651,7 +1604,7 @@ damaged_packets(void **state)
 
 	(void)state;
 	for (seed = 1; seed <= 60; seed++) {
-		world = world_of(seed);
+		world = world_v2(seed);
 		world.play->tap = mutate;
 		world.play->tap_arg = &mutation;
 		gateway_up(world.left, "net", 0);
@@ -1663,13 +1616,13 @@ damaged_packets(void **state)
 		play_run(world.play, 10 * MINUTE);
 		/* IKE_SA_INIT is covered by AUTH alone: that handshake may have
 		 * failed, but never half. */
-		assert_true(settles(&world, gateway_ike_count(world.left),
+		assert_true(world_settles(&world, gateway_ike_count(world.left),
 		    gateway_child_count(world.left, NULL)));
 		if (gateway_child_count(world.left, NULL) == 0) {
 			gateway_up(world.left, "net", 0);
 			play_run(world.play, 10 * SECOND);
 		}
-		assert_true(flows(&world));
+		assert_true(world_flows(&world));
 		play_free(world.play);
 	}
 }
@@ -1715,7 +1668,7 @@ nonsense_inside(void **state)
 
 	(void)state;
 	for (seed = 1; seed <= 150; seed++) {
-		world = world_of(seed);
+		world = world_v2(seed);
 		impairment.play = world.play;
 		world.left->env.impair = impair;
 		world.left->env.impair_arg = &impairment;
@@ -1735,7 +1688,7 @@ nonsense_inside(void **state)
 		gateway_restart(world.left);
 		gateway_up(world.left, "net", 0);
 		play_run(world.play, 10 * MINUTE);
-		assert_true(flows(&world));
+		assert_true(world_flows(&world));
 		play_free(world.play);
 	}
 }
@@ -1777,8 +1730,8 @@ random_datagrams(void **state)
 		play_run(world.play, 5);
 	}
 	play_run(world.play, 5 * MINUTE);
-	assert_true(settles(&world, 1, 1));
-	assert_true(flows(&world));
+	assert_true(world_settles(&world, 1, 1));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 	free(recorder);
 }
@@ -1807,11 +1760,11 @@ unknown_critical_payload(void **state)
 	act(world.left, ACT_PROBE);
 	play_run(world.play, 5 * SECOND);
 	world.left->env.impair = NULL;
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	act(world.left, ACT_PROBE);
 	act(world.right, ACT_PROBE);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -1835,7 +1788,7 @@ syntax_error_is_fatal(void **state)
 	act(world.left, ACT_PROBE);
 	play_run(world.play, 5 * SECOND);
 	world.left->env.impair = NULL;
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
@@ -1863,7 +1816,7 @@ pester(struct play *play, struct gateway *from, struct packet *packet,
 static void
 forged_auth_ends_nothing(void **state)
 {
-	struct world world = world_of(143);
+	struct world world = world_v2(143);
 
 	(void)state;
 	world.play->tap = pester;
@@ -1881,14 +1834,14 @@ reload_in_mid_exchange(void **state)
 
 	(void)state;
 	for (ms = 0; ms < 100; ms += 3) {
-		world = world_of(2000 + ms);
+		world = world_v2(2000 + ms);
 		assert_int_equal(gateway_up(world.left, "net", 0), OK);
 		play_run(world.play, ms);
 		world.right->building[0]->dpd_delay_ms += 1000;
-		reload(&world);
+		world_reload(&world);
 		play_run(world.play, 10 * SECOND);
-		assert_true(settles(&world, 1, 1));
-		assert_true(flows(&world));
+		assert_true(world_settles(&world, 1, 1));
+		assert_true(world_flows(&world));
 		play_free(world.play);
 	}
 }

@@ -17,49 +17,10 @@
 #include "ikev2/internal.h"
 #include "ikev2/v2.h"
 #include "tests/play/play.h"
+#include "tests/play/world.h"
 
 #define SECOND 1000ull
 #define MINUTE (60 * SECOND)
-
-struct world {
-	struct play *play;
-	struct gateway *left, *right;
-};
-
-static struct world
-world_of(uint64_t seed)
-{
-	struct world world = { .play = play_new(seed) };
-
-	play_pair(world.play, &world.left, &world.right, KEYEX_IKEV2);
-	return world;
-}
-
-static void
-reload(struct world *world)
-{
-	gateway_load(world->left);
-	gateway_load(world->right);
-}
-
-static bool
-quiet(void *arg)
-{
-	struct world *world = arg;
-
-	return gateway_idle(world->left) && gateway_idle(world->right) &&
-	       world->left->kernel.sa_count ==
-	           2 * gateway_child_count(world->left, NULL) &&
-	       world->right->kernel.sa_count ==
-	           2 * gateway_child_count(world->right, NULL);
-}
-
-static bool
-settles(struct world *world, size_t ikes, size_t children)
-{
-	play_until(world->play, quiet, world, 10 * MINUTE);
-	return play_settled(world->left, world->right, ikes, children);
-}
 
 static void
 try(struct world *world, uint64_t ms)
@@ -68,21 +29,13 @@ try(struct world *world, uint64_t ms)
 	play_run(world->play, ms);
 }
 
-static bool
-flows(const struct world *world)
-{
-	return play_traffic(
-	           world->left, world->right, "10.1.0.1", "10.2.0.1") &&
-	       play_traffic(world->right, world->left, "10.2.0.1", "10.1.0.1");
-}
-
 static struct world
 world_up(uint64_t seed)
 {
-	struct world world = world_of(seed);
+	struct world world = world_v2(seed);
 
 	try(&world, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	return world;
 }
 
@@ -212,7 +165,7 @@ critical_payload_outside(void **state)
 	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
 	play_run(world.play, 5 * SECOND);
 	assert_int_equal(ear.heard, 1);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -283,7 +236,7 @@ ids_beside_the_window(void **state)
 	left_sends(&world, IKE_PORT, EXCH_INFORMATIONAL, 0);
 	play_run(world.play, 100);
 	assert_int_equal(listener.port, IKE_PORT);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -300,7 +253,7 @@ left_has_keys(void *arg)
 static void
 half_open_hears_nothing_else(void **state)
 {
-	struct world world = world_of(11);
+	struct world world = world_v2(11);
 	struct listener listener = { .from = world.right,
 		.lost = EXCH_IKE_AUTH };
 	struct v2_sa *v2;
@@ -321,7 +274,7 @@ half_open_hears_nothing_else(void **state)
 	assert_int_equal(listener.port, 0);
 	listener.lost = 0;
 	play_run(world.play, 10 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -422,17 +375,17 @@ empty_selectors(struct env *env, uint8_t *first, struct buf *plaintext)
 static void
 syntax_error_in_auth(void **state)
 {
-	struct world world = world_of(3);
+	struct world world = world_v2(3);
 
 	(void)state;
 	world.left->env.impair = empty_selectors;
 	try(&world, 20 * SECOND);
 	world.left->env.impair = NULL;
 	assert_int_equal(gateway_ike_count(world.right), 0);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	assert_non_null(strstr(world.left->failed, "INVALID_SYNTAX"));
 	try(&world, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -456,14 +409,14 @@ child_with_spi_zero(void **state)
 
 	(void)state;
 	for (i = 0; i < 2; i++) {
-		world = world_of(18 + i);
+		world = world_v2(18 + i);
 		(i == 0 ? world.left : world.right)->env.impair = without_spi;
 		try(&world, 5 * SECOND);
 		assert_int_equal(gateway_child_count(world.left, NULL), 0);
 		assert_int_equal(gateway_child_count(world.right, NULL), 0);
 		/* A syntax error of the request is fatal, one of the answer
 		 * costs the child. */
-		assert_true(settles(&world, i, 0));
+		assert_true(world_settles(&world, i, 0));
 		play_free(world.play);
 	}
 }
@@ -495,13 +448,13 @@ mac_by_another_method(void **state)
 
 	(void)state;
 	for (i = 0; i < 2; i++) {
-		world = world_of(13 + i);
+		world = world_v2(13 + i);
 		(i == 0 ? world.left : world.right)->env.impair = other_method;
 		try(&world, 5 * SECOND);
 		assert_int_equal(gateway_ike_count(world.left), 0);
 		assert_int_equal(gateway_ike_count(world.right), 0);
 		play_run(world.play, MINUTE);
-		assert_true(settles(&world, 0, 0));
+		assert_true(world_settles(&world, 0, 0));
 		play_free(world.play);
 	}
 }
@@ -511,18 +464,18 @@ mac_by_another_method(void **state)
 static void
 responder_that_was_not_meant(void **state)
 {
-	struct world world = world_of(15);
+	struct world world = world_v2(15);
 
 	(void)state;
 	conn_set_ids(world.left->building[0], NULL, "meant.example");
 	conn_set_ids(world.right->building[0], "other.example", NULL);
 	/* A connection whose IDr is no condition there: it is not sent. */
 	world.left->env.impair = say_no_idr;
-	reload(&world);
+	world_reload(&world);
 	try(&world, 2 * SECOND);
 	assert_int_equal(world.right->events[EVENT_IKE_UP], 1);
 	assert_int_equal(gateway_ike_count(world.right), 0);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
@@ -549,39 +502,39 @@ notify_that_nobody_knows(void **state)
 
 	(void)state;
 	/* In IKE_AUTH: the peer thinks that it is up, and is told. */
-	world = world_of(4);
+	world = world_v2(4);
 	world.right->env.impair = add_notify;
 	world.right->env.impair_arg = (void *)(uintptr_t)&error;
 	try(&world, 20 * SECOND);
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	assert_int_equal(world.left->events[EVENT_IKE_UP], 0);
 	/* Below an IKE SA: it stays, and so does what is rekeyed. */
 	world.right->env.impair = NULL;
 	try(&world, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	world.right->env.impair = add_notify;
 	child_rekey(world.left);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 0);
 	assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 1);
 	try(&world, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 2);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 	/* Status, and notifies in requests. */
-	world = world_of(5);
+	world = world_v2(5);
 	world.right->env.impair = world.left->env.impair = add_notify;
 	world.right->env.impair_arg = (void *)(uintptr_t)&status;
 	world.left->env.impair_arg = (void *)(uintptr_t)&error;
 	try(&world, 5 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	child_rekey(world.left);
 	play_run(world.play, 20 * SECOND);
 	rekey(world.left);
 	play_run(world.play, 20 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 1);
 	assert_int_equal(world.left->events[EVENT_IKE_REKEYED], 1);
 	play_free(world.play);
@@ -625,7 +578,7 @@ refuse_in_its_place(struct play *play, struct gateway *from,
 static void
 refused_by_a_stranger(void **state)
 {
-	struct world world = world_of(6);
+	struct world world = world_v2(6);
 	struct refusal refusal = { &world, 1 };
 
 	(void)state;
@@ -633,7 +586,7 @@ refused_by_a_stranger(void **state)
 	world.play->tap_arg = &refusal;
 	try(&world, 10 * SECOND);
 	assert_int_equal(refusal.lost, 0);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -724,19 +677,19 @@ cookies_and_groups(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-		world = world_of(30 + i);
+		world = world_v2(30 + i);
 		conn_set_ike(
 		    world.left->building[0], "aes128-sha256-ecp256-curve25519");
 		conn_set_ike(world.right->building[0],
 		    row[i].group == 19 ? "aes128-sha256-ecp256"
 		                       : "aes128-sha256-curve25519");
-		reload(&world);
+		world_reload(&world);
 		script = row[i].script;
 		script.world = &world;
 		world.play->tap = answer_by_script;
 		world.play->tap_arg = &script;
 		try(&world, 10 * SECOND);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		assert_int_equal(script.next, script.count);
 		assert_int_equal(
 		    msg_new(&msg, view_of(script.request, script.request_len)),
@@ -768,7 +721,7 @@ first_message_with_another_header(void **state)
 	static const struct {
 		uint8_t at, octet;
 	} row[] = { { 23, 1 }, { 15, 1 }, { 19, 0 } };
-	struct world world = world_of(45);
+	struct world world = world_v2(45);
 	struct script script = { .world = &world, .count = 1 };
 	struct endpoint from = { world.left->addr, IKE_PORT };
 	struct endpoint to = { world.right->addr, IKE_PORT };
@@ -836,7 +789,7 @@ unprotected_word_about_an_sa(void **state)
 		play_run(world.play, SECOND);
 	}
 	assert_int_equal(v2_of(gateway_ike(world.right))->next_out, id + 1);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	play_free(world.play);
 }
 
@@ -906,10 +859,10 @@ nonces_of_any_length(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-		world = world_of(50 + i);
+		world = world_v2(50 + i);
 		conn_set_ike(world.left->building[0], row[i].ike);
 		conn_set_ike(world.right->building[0], row[i].ike);
-		reload(&world);
+		world_reload(&world);
 		try(&world, 5 * SECOND);
 		len = row[i].len;
 		world.left->env.impair = other_nonce;
@@ -965,8 +918,8 @@ delete_what_is_not_there(void **state)
 	gateway_ike(world.left)->engine->probe(gateway_ike(world.left));
 	play_run(world.play, 5 * SECOND);
 	assert_int_equal(empty, 1);
-	assert_true(settles(&world, 1, 1));
-	assert_true(flows(&world));
+	assert_true(world_settles(&world, 1, 1));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 }
 
@@ -995,7 +948,7 @@ deletes_that_cross(void **state)
 	play_run(world.play, 20 * SECOND);
 	assert_int_equal(left, 1);
 	assert_int_equal(right, 1);
-	assert_true(settles(&world, 1, 0));
+	assert_true(world_settles(&world, 1, 0));
 	play_free(world.play);
 }
 
@@ -1016,9 +969,9 @@ selectors_of_two_families(void **state)
 	    "10.1.0.0/16,fd01::/48");
 	gateway_psk(world.left, NULL, NULL, "x");
 	gateway_psk(world.right, NULL, NULL, "x");
-	reload(&world);
+	world_reload(&world);
 	try(&world, 5 * SECOND);
-	assert_true(settles(&world, 1, 0));
+	assert_true(world_settles(&world, 1, 0));
 	assert_non_null(strstr(world.left->failed, "TS_UNACCEPTABLE"));
 	play_free(world.play);
 }
@@ -1046,15 +999,15 @@ selectors_that_widen(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(types); i++) {
-		world = world_of(65 + i);
+		world = world_v2(65 + i);
 		world.right->env.impair = wide_selectors;
 		world.right->env.impair_arg = (void *)(uintptr_t)&types[i];
 		try(&world, 20 * SECOND);
-		assert_true(settles(&world, 1, 0));
+		assert_true(world_settles(&world, 1, 0));
 		assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 1);
 		world.right->env.impair = NULL;
 		try(&world, 5 * SECOND);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		play_free(world.play);
 	}
 }
@@ -1069,10 +1022,10 @@ too_many_children(void **state)
 	(void)state;
 	for (i = 1; i < V2_CHILDREN; i++)
 		try(&world, 100);
-	assert_true(settles(&world, 1, V2_CHILDREN));
+	assert_true(world_settles(&world, 1, V2_CHILDREN));
 	assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 0);
 	try(&world, SECOND);
-	assert_true(settles(&world, 1, V2_CHILDREN));
+	assert_true(world_settles(&world, 1, V2_CHILDREN));
 	assert_non_null(strstr(world.left->failed, "NO_ADDITIONAL_SAS"));
 	play_free(world.play);
 }
@@ -1112,7 +1065,7 @@ packet_leads(void **state)
 	        policy_conn(world.left->env.policy, "net"), packet),
 	    OK);
 	play_run(world.play, 5 * SECOND);
-	assert_true(settles(&world, 1, 2));
+	assert_true(world_settles(&world, 1, 2));
 	assert_int_equal(lead.count, 2);
 	assert_memory_equal(lead.first, addr, sizeof(addr));
 	play_free(world.play);
@@ -1148,14 +1101,14 @@ many_selectors(struct env *env, uint8_t *first, struct buf *plaintext)
 static void
 last_of_many_selectors(void **state)
 {
-	struct world world = world_of(9);
+	struct world world = world_v2(9);
 
 	(void)state;
 	world.left->env.impair = many_selectors;
 	try(&world, 5 * SECOND);
 	world.left->env.impair = NULL;
-	assert_true(settles(&world, 1, 1));
-	assert_true(flows(&world));
+	assert_true(world_settles(&world, 1, 1));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 }
 
@@ -1173,14 +1126,14 @@ rekey_that_the_kernel_refuses(void **state)
 	world.left->kernel.refuse_count = 1;
 	child_rekey(world.left);
 	play_run(world.play, 10 * SECOND);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_CHILD_FAILED], 0);
 	assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 0);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	play_run(world.play, MINUTE);
-	assert_true(settles(&world, 1, 1));
+	assert_true(world_settles(&world, 1, 1));
 	assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 1);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	play_free(world.play);
 }
 
@@ -1198,16 +1151,17 @@ rekeys_meet_in_different_groups(void **state)
 		for (other = 0; other < 2; other++)
 			for (offset = 0; offset < 60; offset += 2)
 				for (loss = 0; loss < 300; loss += 150) {
-					world = world_of(++seed);
+					world = world_v2(++seed);
 					conn_set_ike(world.left->building[0],
 					    "aes128-sha256-ecp256-curve25519");
 					conn_set_esp(world.left->building[0],
 					    "aes128-sha256-ecp256-curve25519");
 					conn_set_esp(world.right->building[0],
 					    "aes128-sha256-curve25519");
-					reload(&world);
+					world_reload(&world);
 					try(&world, 5 * SECOND);
-					assert_true(settles(&world, 1, 1));
+					assert_true(
+					    world_settles(&world, 1, 1));
 					world.play->weather.loss_permille =
 					    loss;
 					if (one == 0)
@@ -1222,12 +1176,12 @@ rekeys_meet_in_different_groups(void **state)
 					play_run(world.play, 40 * SECOND);
 					world.play->weather.loss_permille = 0;
 					play_run(world.play, 5 * MINUTE);
-					if (!settles(&world, 1, 1))
+					if (!world_settles(&world, 1, 1))
 						fail_msg("seed %llu: %u "
 						         "against %u, %u ms",
 						    (unsigned long long)seed,
 						    one, other, offset);
-					assert_true(flows(&world));
+					assert_true(world_flows(&world));
 					assert_int_equal(
 					    world.left
 					        ->events[EVENT_CHILD_DOWN],
@@ -1300,8 +1254,8 @@ child_whose_answer_is_late(void **state)
 		play_run(world.play, MINUTE);
 		assert_true(loss.done);
 		assert_int_equal(ear.heard, 0);
-		assert_true(settles(&world, 1, 1 + rekeys));
-		assert_true(flows(&world));
+		assert_true(world_settles(&world, 1, 1 + rekeys));
+		assert_true(world_flows(&world));
 		play_free(world.play);
 	}
 }
@@ -1323,7 +1277,7 @@ rekey_of_what_is_deleted(void **state)
 		v2_engine.child_close(gateway_child(world.right));
 		child_rekey(world.left);
 		play_run(world.play, 20 * SECOND);
-		assert_true(settles(&world, 1, 0));
+		assert_true(world_settles(&world, 1, 0));
 		assert_int_equal(world.left->events[EVENT_CHILD_REKEYED], 0);
 		assert_int_equal(world.right->events[EVENT_CHILD_REKEYED], 0);
 		play_free(world.play);
@@ -1357,7 +1311,7 @@ peer_that_is_never_ready(void **state)
 	world.right->env.impair = never_ready;
 	child_rekey(world.left);
 	play_run(world.play, MINUTE);
-	assert_true(flows(&world));
+	assert_true(world_flows(&world));
 	assert_int_equal(world.left->events[EVENT_IKE_DOWN], 0);
 	/* Not at once, and not all the time either. */
 	assert_in_range(
@@ -1365,7 +1319,7 @@ peer_that_is_never_ready(void **state)
 	play_run(world.play, 9 * MINUTE);
 	assert_int_equal(world.left->events[EVENT_IKE_DOWN], 1);
 	world.right->env.impair = NULL;
-	assert_true(settles(&world, 0, 0));
+	assert_true(world_settles(&world, 0, 0));
 	play_free(world.play);
 }
 
@@ -1383,7 +1337,7 @@ everything_at_once(void **state)
 
 	(void)state;
 	for (seed = 2000; seed < 2100; seed++) {
-		world = world_of(seed);
+		world = world_v2(seed);
 		if (seed % 2 == 0) {
 			conn_set_ike(world.left->building[0],
 			    "aes128-sha256-ecp256-curve25519");
@@ -1392,9 +1346,9 @@ everything_at_once(void **state)
 			conn_set_esp(world.right->building[0],
 			    "aes128-sha256-curve25519");
 		}
-		reload(&world);
+		world_reload(&world);
 		try(&world, 5 * SECOND);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		world.play->weather.loss_permille =
 		    (unsigned)play_below(world.play, 4) * 60;
 		world.play->weather.reorder_permille = 200;
@@ -1420,7 +1374,8 @@ everything_at_once(void **state)
 		world.play->weather.loss_permille = 0;
 		play_run(world.play, 7 * MINUTE);
 		i = (unsigned)gateway_child_count(world.left, NULL);
-		if (!settles(&world, 1, i) || (!closes && !flows(&world)))
+		if (!world_settles(&world, 1, i) ||
+		    (!closes && !world_flows(&world)))
 			fail_msg("seed %llu", (unsigned long long)seed);
 		play_free(world.play);
 	}
@@ -1495,7 +1450,7 @@ fragments_are_repeated_exactly(void **state)
 		/* IKE_AUTH stays the last request. */
 		world.left->building[0]->dpd_delay_ms = 0;
 		world.right->building[0]->dpd_delay_ms = 0;
-		reload(&world);
+		world_reload(&world);
 		memset(&exact, 0, sizeof(exact));
 		exact.left = world.left;
 		world.play->tap = compare_fragments;
@@ -1503,7 +1458,7 @@ fragments_are_repeated_exactly(void **state)
 		world.play->weather.loss_permille = 300;
 		try(&world, 3 * MINUTE);
 		world.play->weather.loss_permille = 0;
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		/* RFC 7383 2.6.1: the first one brings the answer again, no
 		 * other does. */
 		for (i = 0; i < exact.count; i++) {
@@ -1547,9 +1502,9 @@ moves_in_mid_install(void **state)
 		    world.right, "net", NULL, "10.2.0.0/16", "10.1.0.0/16");
 		gateway_psk(world.left, NULL, NULL, "x");
 		gateway_psk(world.right, NULL, NULL, "x");
-		reload(&world);
+		world_reload(&world);
 		try(&world, 5 * SECOND);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		child_rekey(ms % 2 == 0 ? world.left : world.right);
 		play_run(world.play, ms / 2);
 		fake_nat_rebind(nat);
@@ -1557,7 +1512,7 @@ moves_in_mid_install(void **state)
 		gateway_ike(world.right)
 		    ->engine->probe(gateway_ike(world.right));
 		play_run(world.play, 30 * SECOND);
-		assert_true(settles(&world, 1, 1));
+		assert_true(world_settles(&world, 1, 1));
 		sa = gateway_ike(world.right);
 		for (i = 0; i < world.right->kernel.sa_count; i++)
 			if (world.right->kernel.sa[i].sa.direction == KMSG_OUT)
