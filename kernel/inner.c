@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernel/octets.h"
+
 #define V6_HOP_BY_HOP  0
 #define V6_ROUTING     43
 #define V6_FRAGMENT    44
@@ -10,19 +12,6 @@
 #define ECN_CE         3
 #define ICMP_QUOTE_V4  548 /* RFC 1812 4.3.2.3: at most 576 octets in all */
 #define ICMP_QUOTE_V6  (INNER_ICMP_ERROR - INNER_V6 - 8)
-
-static uint16_t
-get_u16(const uint8_t *at)
-{
-	return (uint16_t)(at[0] << 8 | at[1]);
-}
-
-static void
-put_u16(uint8_t *at, size_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
-}
 
 /* Reading --------------------------------------------------------------- */
 

@@ -14,6 +14,8 @@
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
 
+#include "kernel/octets.h"
+
 /* Linux 6.2. */
 #define OFFLOAD_USO4   0x20
 #define OFFLOAD_USO6   0x40
@@ -29,23 +31,10 @@
 #define FLOWS 16 /* that are joined at the same time */
 #define PARTS 64 /* segments in one packet */
 
-static uint16_t
-get_u16(const uint8_t *at)
-{
-	return (uint16_t)(at[0] << 8 | at[1]);
-}
-
 static uint32_t
 get_u32(const uint8_t *at)
 {
 	return (uint32_t)get_u16(at) << 16 | get_u16(at + 2);
-}
-
-static void
-put_u16(uint8_t *at, size_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
 }
 
 static void

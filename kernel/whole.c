@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/octets.h"
 #include "kernel/tun.h"
 
 #define V6_FRAGMENT 44
@@ -48,19 +49,6 @@ whole_free(struct whole *whole)
 	for (i = 0; i < WHOLE_SLOTS; i++)
 		free(whole->slot[i].octets);
 	free(whole);
-}
-
-static uint16_t
-get_u16(const uint8_t *at)
-{
-	return (uint16_t)(at[0] << 8 | at[1]);
-}
-
-static void
-put_u16(uint8_t *at, size_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
 }
 
 /* inner_parse() has seen that the headers are there. */
