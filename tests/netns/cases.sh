@@ -232,7 +232,8 @@ case_v2_other_group() {
 	peer_rekeys_ike 2
 }
 
-# Both ends renew at the same time: nothing is lost.
+# Both ends renew at the same time: nothing is lost, but for a packet that was on
+# its way when strongSwan, which deletes an old child at once, did so.
 at_once() { # VERSION
 	two_hosts
 	peer_start "$1" aes128-sha256-x25519 aes128-sha256 \
@@ -250,7 +251,7 @@ at_once() { # VERSION
 	ns ours ping -q -c 700 -i 0.06 -W 2 -I 10.1.0.1 10.2.0.1 \
 	    >"$NET_DIR/ping" || true
 	cat "$NET_DIR/ping"
-	grep -q ' 0% packet loss' "$NET_DIR/ping"
+	[ "$(awk '/packets transmitted/ { print $1 - $4 }' "$NET_DIR/ping")" -le 2 ]
 	pings
 }
 case_v2_at_once() { at_once 2; }
